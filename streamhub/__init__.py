@@ -1,0 +1,1 @@
+"""streamhub: durable, resumable token streams for asyncio. See the README."""

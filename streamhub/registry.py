@@ -1,0 +1,61 @@
+"""From a URL's scheme to a backend, through the entry points of the group ``streamhub.backends``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import cast
+
+from streamhub.errors import BackendNotFoundError, BackendNotInstalledError, ConfigError
+from streamhub.options import nearest, query_options, redact, without_options
+from streamhub.protocols import Backend
+from streamhub.settings import HubSettings
+
+GROUP = "streamhub.backends"
+
+# Drivers of the backends in this distribution: what is missing, and what installs it.
+_EXTRAS = {"redis": "redis", "nats": "nats", "asyncpg": "postgres"}
+
+
+def schemes() -> list[str]:
+    """Return the URL schemes of the installed backends."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})
+
+
+def open_url(url: str) -> tuple[Backend, dict[str, str]]:
+    """Make the backend a URL names, not connected yet, and return the hub's own settings from its query.
+
+    Raises:
+        BackendNotFoundError: no backend has this scheme.
+        BackendNotInstalledError: the backend's driver is missing.
+        ConfigError: the URL, or an option, is wrong.
+    """
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        known = ", ".join(f"{name}://" for name in schemes())
+        raise ConfigError(f"{redact(url)!r} is not a backend URL: begin with one of {known}")
+    factory = _load(scheme)
+    settings = {name: text for name, text in query_options(url).items() if name in HubSettings.names()}
+    return factory(without_options(url, settings)), settings
+
+
+def _load(scheme: str) -> Callable[[str], Backend]:
+    found = [entry for entry in entry_points(group=GROUP) if entry.name == scheme]
+    if not found:
+        known = schemes()
+        raise BackendNotFoundError(
+            f"no backend for scheme {scheme!r}{nearest(scheme, known)} known: {', '.join(known)}"
+        )
+    return _import(found[0])
+
+
+def _import(entry: EntryPoint) -> Callable[[str], Backend]:
+    try:
+        return cast("Callable[[str], Backend]", entry.load())
+    except ImportError as exc:
+        missing = (exc.name or "").partition(".")[0]
+        if missing in _EXTRAS:
+            command = f"pip install 'streamhub-py[{_EXTRAS[missing]}]'"
+        else:
+            command = f"pip install {missing or entry.value}"
+        raise BackendNotInstalledError(f"{entry.name}:// needs {missing!r}; install it with: {command}") from exc
