@@ -24,6 +24,7 @@ class HubSettings:
             told; None for ``lease_seconds``.
         outage_seconds: how long producing and subscribing ride out an unreachable backend.
         poll_seconds: mean interval of the safety poll, which finds what a lost notification did not tell.
+        sweep_seconds: mean interval at which this hub removes what has expired.
         drain_seconds: how long ``drain`` lets producers finish.
         on_interrupt: what a drained or cancelled producer leaves: ``fail`` or ``handover``.
         max_chunk_bytes: size limit of one chunk.
@@ -36,6 +37,7 @@ class HubSettings:
     abandon_after_seconds: float | None = None
     outage_seconds: float = 30.0
     poll_seconds: float = 5.0
+    sweep_seconds: float = 60.0
     drain_seconds: float = 25.0
     on_interrupt: OnInterrupt = "fail"
     max_chunk_bytes: int = 1024 * 1024
@@ -55,6 +57,7 @@ class HubSettings:
             check_seconds(self.abandon_after_seconds, "abandon_after_seconds")
         check_seconds(self.outage_seconds, "outage_seconds", zero=True)
         check_seconds(self.poll_seconds, "poll_seconds")
+        check_seconds(self.sweep_seconds, "sweep_seconds")
         check_seconds(self.drain_seconds, "drain_seconds", zero=True)
         check_choice(self.on_interrupt, "on_interrupt", ("fail", "handover"))
         for name in ("max_chunk_bytes", "max_buffer_bytes", "window_bytes"):
@@ -71,7 +74,7 @@ class HubSettings:
         """Return the settings' names."""
         return frozenset(field.name for field in dataclasses.fields(cls))
 
-    @classmethod
-    def from_options(cls, options: Mapping[str, str]) -> HubSettings:
-        """Read settings from texts; ``ConfigError`` for an unknown or unfit one."""
-        return parse_options(cls, options, scheme="streamhub")
+    def updated(self, options: Mapping[str, str]) -> HubSettings:
+        """Return these settings with some replaced, given as text; ``ConfigError`` for one that does not fit."""
+        given = parse_options(HubSettings, options, scheme="streamhub")
+        return dataclasses.replace(self, **{name: getattr(given, name) for name in options})

@@ -1,0 +1,96 @@
+"""Group commit: at most one append of a stream is in flight; what is sent meanwhile rides in the next one.
+
+There is no timer: an idle stream's first chunk goes at once. An append whose outcome is unknown is repeated as it was,
+with its nonce, so that the store keeps it once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from streamhub.errors import BackendUnavailableError, DataLostError, StaleGenerationError, StreamHubError
+from streamhub.lane import Lane
+from streamhub.observer import Event, Observer, notify
+from streamhub.protocols import StreamStore
+from streamhub.tasks import TaskOwner
+from streamhub.types import Append, Appended
+
+logger = logging.getLogger("streamhub")
+
+
+class Committer:
+    """Flushes the lanes of one hub: all together or each by itself, as the store declares."""
+
+    def __init__(self, store: StreamStore, tasks: TaskOwner, *, observer: Observer | None) -> None:
+        self._store = store
+        self._tasks = tasks
+        self._observer = observer
+        self._shared = _Flusher(self._flush, tasks) if store.groups_streams else None
+
+    def add(self, lane: Lane) -> None:
+        """Take a new lane on: from now on what is put into it is flushed."""
+        flusher = self._shared or _Flusher(self._flush, self._tasks)
+        lane.wake = lambda: flusher.add(lane)
+
+    async def _flush(self, lanes: list[Lane]) -> None:
+        batch: list[tuple[Lane, Append]] = []
+        for lane in lanes:
+            append = lane.freeze()
+            if append is not None:
+                batch.append((lane, append))
+        if not batch:
+            return
+        started = time.monotonic()
+        try:
+            answers = await self._store.append([append for _, append in batch])
+        except StreamHubError as exc:
+            answers = [exc] * len(batch)
+        except Exception as exc:  # a defect of the backend's must stop its producers, not leave them waiting
+            logger.exception("append raised what no backend may raise")
+            answers = [StreamHubError(f"the backend failed: {exc!r}")] * len(batch)
+        seconds = time.monotonic() - started
+        for (lane, append), answer in zip(batch, answers, strict=True):
+            self._settle(lane, append, answer, seconds)
+
+    def _settle(self, lane: Lane, append: Append, answer: Appended | StreamHubError, seconds: float) -> None:
+        if isinstance(answer, Appended):
+            lane.stored(append)
+            if self._observer is not None:
+                size = sum(map(len, append.chunks))
+                self._tell("append", append, count=len(append.chunks), size_bytes=size, seconds=seconds)
+        elif isinstance(answer, BackendUnavailableError):
+            lane.unknown(answer)
+        elif isinstance(answer, DataLostError):
+            self._tasks.spawn(lane.recover(answer), "recovery of a lost stream")
+        else:
+            if isinstance(answer, StaleGenerationError):
+                self._tell("fenced_write", append, count=len(append.chunks))
+            lane.refused(answer)
+
+    def _tell(self, name: Any, append: Append, **facts: Any) -> None:
+        notify(self._observer, Event(name=name, key=append.key, generation=append.generation, **facts))
+
+
+class _Flusher:
+    """Runs ``flush`` for the lanes that have something, one call at a time, in a task that lives while they do."""
+
+    def __init__(self, flush: Callable[[list[Lane]], Coroutine[Any, Any, None]], tasks: TaskOwner) -> None:
+        self._flush = flush
+        self._tasks = tasks
+        self._waiting: dict[Lane, None] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, lane: Lane) -> None:
+        self._waiting[lane] = None
+        if self._task is None or self._task.done():
+            self._task = self._tasks.spawn(self._run(), "committer")
+
+    async def _run(self) -> None:
+        while self._waiting:
+            lanes = list(self._waiting)
+            self._waiting.clear()
+            await self._flush(lanes)

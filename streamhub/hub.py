@@ -1,0 +1,510 @@
+"""The hub: one per process and event loop, in front of a backend. Everything an application calls begins here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Literal, Self, TypeAlias
+
+from streamhub.block import HubTask, ProduceBlock, Source
+from streamhub.cancellation import CancelDelivery
+from streamhub.canceller import Canceller
+from streamhub.committer import Committer
+from streamhub.errors import ConfigError, DrainingError, HubClosedError, HubContextError, StreamHubError
+from streamhub.feed import Feeds
+from streamhub.inputs import (
+    check_choice,
+    check_metadata,
+    check_name,
+    check_retention,
+    check_seconds,
+    check_text,
+    parse_after,
+)
+from streamhub.keeper import LeaseKeeper
+from streamhub.observer import Event, Observer, notify
+from streamhub.producer import Producer
+from streamhub.protocols import Backend, CancelBus, LeaseManager, StreamStore
+from streamhub.reader import PageReader
+from streamhub.registry import open_url
+from streamhub.settings import HubSettings, OnInterrupt
+from streamhub.starter import Starter, StartRequest, Unfinished
+from streamhub.subscription import Subscription
+from streamhub.tasks import TaskOwner
+from streamhub.types import CancelResult, Joined, Lease, Metadata, Offset, Retention, RunRef, Started, StreamInfo
+
+KeyState: TypeAlias = Literal["live", "orphaned", "ended"]
+
+KEYS_PER_CALL = 256
+SWEEP_LIMIT = 2000
+GRACE_SECONDS = 5.0
+"""How long closing waits, beyond an outage, for interrupted producers to end; one that ignores it is left behind."""
+
+
+@asynccontextmanager
+async def open_backend(url: str) -> AsyncGenerator[Backend]:
+    """Connect to the backend a URL names; closed on leaving. For hubs over parts of several backends.
+
+    Raises:
+        ConfigError: the URL is wrong, or has options that are the hub's.
+        BackendUnavailableError: it cannot be reached.
+    """
+    backend, settings = open_url(url)
+    if settings:
+        raise ConfigError(f"option {next(iter(settings))!r} is the hub's: pass it to the hub")
+    try:
+        await backend.connect()
+        yield backend
+    finally:
+        await backend.aclose()
+
+
+class _Core:
+    """What an open hub is made of, in the order data flows."""
+
+    def __init__(self, hub: Hub) -> None:
+        settings, observer, store, leases = hub.settings, hub.observer, hub.store, hub.leases
+        ttl = leases.default_ttl_seconds if settings.lease_seconds is None else settings.lease_seconds
+        if ttl < leases.min_ttl_seconds:
+            raise ConfigError(f"lease_seconds={ttl:g}: this backend needs at least {leases.min_ttl_seconds:g}")
+        if settings.max_chunk_bytes > store.max_append_bytes:
+            raise ConfigError(
+                f"max_chunk_bytes={settings.max_chunk_bytes}: this backend takes at most {store.max_append_bytes}"
+            )
+        outage = settings.outage_seconds
+        self.tasks = tasks = TaskOwner()
+        self.committer = Committer(store, tasks, observer=observer)
+        self.reader = PageReader(store, tasks)
+        self.feeds = Feeds(
+            store,
+            leases,
+            tasks,
+            reader=self.reader,
+            settings=settings,
+            abandon_after_seconds=settings.abandon_after_seconds or ttl,
+            observer=observer,
+        )
+        self.delivery = CancelDelivery(hub.cancels, tasks, outage_seconds=outage, observer=observer)
+        self.keeper = LeaseKeeper(
+            leases,
+            tasks,
+            ttl_seconds=ttl,
+            outage_seconds=outage,
+            observer=observer,
+            after_renewal=self._after_renewal,
+        )
+        self.starter = Starter(
+            store,
+            leases,
+            keeper=self.keeper,
+            delivery=self.delivery,
+            committer=self.committer,
+            reader=self.reader,
+            tasks=tasks,
+            settings=settings,
+            observer=observer,
+        )
+        self.canceller = Canceller(store, leases, hub.cancels, keeper=self.keeper, feeds=self.feeds, settings=settings)
+        self._store = store
+        self._settings = settings
+        tasks.spawn(self._sweep(), "sweep")
+
+    async def shut(self, cause: StreamHubError, timeout_seconds: float) -> None:
+        """Turn subscriptions and new runs away, give the runs there are some time, then interrupt them."""
+        if self.feeds.closed_with is None:
+            self.feeds.close(cause)
+        self.starter.refuse_with = cause
+        await self.starter.idle(timeout_seconds)
+        for run in list(self.starter.runs):
+            run.interrupt(cause)
+        await self.starter.idle(GRACE_SECONDS + self._settings.outage_seconds)
+
+    async def _after_renewal(self, renewed: Sequence[Lease]) -> None:
+        await self.delivery.check([RunRef(lease.key, lease.run) for lease in renewed])
+        await self._store.describe([lease.key for lease in renewed], touch=True)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.sweep_seconds * random.uniform(0.8, 1.2))
+            with contextlib.suppress(StreamHubError):  # another hub, or the next round, does it
+                await self._store.sweep(SWEEP_LIMIT)
+
+
+class Hub:
+    """Streams of one backend, or of three parts of several; enter it with ``async with``.
+
+    Used from the event loop and process that entered it; from any task there.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: StreamStore,
+        leases: LeaseManager,
+        cancels: CancelBus,
+        settings: HubSettings | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """Put a hub together from connected parts, which stay the caller's to close."""
+        self.store = store
+        self.leases = leases
+        self.cancels = cancels
+        self.settings = settings or HubSettings()
+        self.observer = observer
+        self._backends: list[Backend] = []
+        self._core: _Core | None = None
+        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._closed = False
+        self._draining = False
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        leases_url: str | None = None,
+        cancels_url: str | None = None,
+        settings: HubSettings | None = None,
+        observer: Observer | None = None,
+    ) -> Hub:
+        """Make a hub whose backend is named by a URL; leases and cancels may live elsewhere.
+
+        The URL's query holds the backend's options and the hub's settings, which go before ``settings``. No I/O.
+
+        Raises:
+            BackendNotFoundError, BackendNotInstalledError, ConfigError: the URL or an option is wrong.
+        """
+        backend, options = open_url(url)
+        base = settings or HubSettings()
+        leases, cancels = _part(leases_url, backend), _part(cancels_url, backend)
+        hub = cls(
+            store=backend.store,
+            leases=leases.leases,
+            cancels=cancels.cancels,
+            settings=base.updated(options),
+            observer=observer,
+        )
+        hub._backends = list({id(each): each for each in (backend, leases, cancels)}.values())
+        return hub
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, *, observer: Observer | None = None) -> Hub:
+        """Make a hub from ``STREAMHUB_URL``.
+
+        ``STREAMHUB_LEASES_URL`` and ``STREAMHUB_CANCELS_URL`` may name other backends for those parts, and
+        ``STREAMHUB_<SETTING>`` holds a setting of ``HubSettings``; one in the URL goes before it.
+        """
+        environ = os.environ if environ is None else environ
+        url = environ.get("STREAMHUB_URL")
+        if not url:
+            raise ConfigError("STREAMHUB_URL is not set: set it to a backend URL, as in sqlite:///streams.db")
+        variables = {name: f"STREAMHUB_{name.upper()}" for name in HubSettings.names()}
+        options = {name: environ[variable] for name, variable in variables.items() if variable in environ}
+        return cls.from_url(
+            url,
+            leases_url=environ.get("STREAMHUB_LEASES_URL"),
+            cancels_url=environ.get("STREAMHUB_CANCELS_URL"),
+            settings=HubSettings().updated(options),
+            observer=observer,
+        )
+
+    # --- life
+
+    async def __aenter__(self) -> Self:
+        """Connect. ``BackendUnavailableError`` if the backend cannot be reached; the hub may be entered again then."""
+        if self._core is not None or self._closed:
+            raise HubClosedError("a hub is entered once: make another one")
+        try:
+            for backend in self._backends:
+                await backend.connect()
+            self._home = (os.getpid(), asyncio.get_running_loop())
+            self._core = _Core(self)
+        except BaseException:
+            await self._close_backends()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _open(self) -> _Core:
+        if self._core is None or self._closed:
+            raise HubClosedError("the hub is not open: use it inside `async with hub:`")
+        if self._home != (os.getpid(), asyncio.get_running_loop()):
+            raise HubContextError("this hub belongs to another process or event loop: make a hub for each")
+        return self._core
+
+    def _accepting(self) -> _Core:
+        core = self._open()
+        if self._draining:
+            raise DrainingError("the hub is draining: start and subscribe on another instance")
+        return core
+
+    async def drain(self, timeout_seconds: float | None = None) -> None:
+        """Shut down gracefully: subscriptions raise ``DrainingError`` at once; producers get time to finish.
+
+        Those that do not are interrupted.
+        What an interrupted producer leaves is decided by ``on_interrupt``. Returns when no producer is left.
+
+        Args:
+            timeout_seconds: for producers to finish by themselves; default ``drain_seconds``.
+        """
+        core = self._open()
+        if timeout_seconds is None:
+            timeout_seconds = self.settings.drain_seconds
+        check_seconds(timeout_seconds, "timeout_seconds", zero=True)
+        if not self._draining:
+            self._draining = True
+            notify(self.observer, Event(name="drain", count=len(core.starter.runs)))
+        await core.shut(DrainingError("the hub is draining: resume on another instance"), timeout_seconds)
+
+    async def aclose(self) -> None:
+        """Close: producers are interrupted, subscriptions raise ``HubClosedError``. Harmless when repeated."""
+        core = self._core
+        if self._closed or core is None:
+            return
+        self._open()
+        self._closed = self._draining = True
+        try:
+            core.feeds.close(HubClosedError("the hub is closed"))
+            await core.shut(DrainingError("the hub is closing"), 0)
+        finally:
+            try:
+                await core.tasks.aclose()
+            finally:
+                await self._close_backends()
+
+    async def _close_backends(self) -> None:
+        for backend in self._backends:
+            await backend.aclose()
+
+    async def ping(self) -> None:
+        """Make one round trip to the backend, or raise ``BackendUnavailableError``."""
+        self._open()
+        if self._backends:
+            for backend in self._backends:
+                await backend.ping()
+        else:
+            await self.store.describe(["streamhub:ping"])
+
+    # --- producing
+
+    def produce(
+        self,
+        key: str,
+        *,
+        run: str | None = None,
+        unfinished: Unfinished = "raise",
+        wait: float = 0.0,
+        metadata: Metadata | None = None,
+        retention: Retention | None = None,
+        on_interrupt: OnInterrupt | None = None,
+    ) -> AbstractAsyncContextManager[Producer]:
+        """Own a run for the length of an ``async with`` block.
+
+        Leaving the block normally stores ``completed``; an exception stores ``failed`` with its type's name and a
+        generic message (``StreamFailure`` publishes its own); a cancel interrupts the block and stores ``cancelled``;
+        an outer cancellation or drain stores ``failed("interrupted")``, or nothing with ``on_interrupt="handover"``.
+
+        Args:
+            key: the stream: 1 to 512 bytes of UTF-8 without control characters.
+            run: the run's name, by the same rules; a random one if None.
+            unfinished: what to do with a run whose producer died: ``raise``, ``resume`` it (the same run only), or
+                ``replace`` it.
+            wait: seconds to wait for another producer's lease to end or run out.
+            metadata: a JSON object of at most 64 KiB; None keeps a resumed run's.
+            retention: default: the hub's.
+            on_interrupt: ``fail`` or ``handover``; default: the hub's.
+
+        Raises (on entering):
+            StreamEndedError: the run has ended; nothing was changed.
+            StreamUnfinishedError: the stream holds an unfinished run, and ``unfinished`` does not cover it.
+            LeaseHeldError: another producer owns the stream.
+            ProducerCancelledError: the run was cancelled before it began; ``cancelled`` is stored.
+            BackendUnavailableError: after ``outage_seconds``.
+            DrainingError: the hub is shutting down.
+        """
+        core = self._accepting()
+        request = self._request(key, run, unfinished, wait, metadata, retention, on_interrupt)
+        return ProduceBlock(core.tasks, lambda: core.starter.start(request))
+
+    async def start(
+        self,
+        key: str,
+        source: Source,
+        *,
+        run: str | None = None,
+        unfinished: Unfinished = "raise",
+        wait: float = 0.0,
+        metadata: Metadata | None = None,
+        retention: Retention | None = None,
+        on_interrupt: OnInterrupt | None = None,
+    ) -> Started | Joined:
+        """Run a producer in a task of the hub's, which survives the caller; return once the run is open.
+
+        ``source`` is called with the producer, after the run is open, and returns an async iterable of chunks, or an
+        awaitable that sends by itself. If the run is being produced already, nothing is called: ``Joined``. The task
+        is interrupted by ``drain`` and ``aclose``; cancelling this call does not stop it. Its errors end the run and
+        are logged. Arguments and errors are those of ``produce``; ``LeaseHeldError`` only for a run of another name.
+        """
+        core = self._accepting()
+        request = self._request(key, run, unfinished, wait, metadata, retention, on_interrupt)
+        return await HubTask(core.starter, core.tasks, request, source).start()
+
+    def _request(
+        self,
+        key: str,
+        run: str | None,
+        unfinished: Unfinished,
+        wait: float,
+        metadata: Metadata | None,
+        retention: Retention | None,
+        on_interrupt: OnInterrupt | None,
+    ) -> StartRequest:
+        check_choice(unfinished, "unfinished", ("raise", "resume", "replace"))
+        on_interrupt = on_interrupt or self.settings.on_interrupt
+        check_choice(on_interrupt, "on_interrupt", ("fail", "handover"))
+        return StartRequest(
+            key=check_name(key),
+            run=None if run is None else check_name(run, "run"),
+            unfinished=unfinished,
+            wait_seconds=check_seconds(wait, "wait", zero=True),
+            metadata=check_metadata(metadata),
+            retention=self.settings.retention if retention is None else check_retention(retention),
+            handover=on_interrupt == "handover",
+        )
+
+    # --- subscribing
+
+    def subscribe(
+        self,
+        key: str,
+        *,
+        run: str | None = None,
+        after: Offset | str | None = None,
+        wait: float = 0.0,
+        strict: bool = True,
+    ) -> Subscription:
+        """Read a stream: what is stored after the cursor, then what comes.
+
+        Args:
+            key: the stream.
+            run: only this run; else the run found first. A run that is not stored counts as not existing yet.
+            after: the offset of the last chunk already seen, or ``"start"`` (default: the first chunk kept), or
+                ``"latest"`` (only what comes).
+            wait: seconds to wait for the stream (or the named run) to exist, or to reach the cursor.
+            strict: False turns a stored ``failed`` into a clean finish.
+
+        Returns:
+            A subscription, not opened yet: ``async with`` it, or iterate it. Errors: see ``Subscription``.
+        """
+        core = self._accepting()
+        return Subscription(
+            core.feeds,
+            self.store,
+            check_name(key),
+            run=None if run is None else check_name(run, "run"),
+            after=parse_after(after),
+            wait_seconds=check_seconds(wait, "wait", zero=True),
+            strict=strict,
+            outage_seconds=self.settings.outage_seconds,
+            observer=self.observer,
+        )
+
+    # --- control
+
+    async def cancel(
+        self,
+        key: str,
+        *,
+        run: str | None = None,
+        reason: str | None = None,
+        requested_by: str | None = None,
+        wait: float = 0.0,
+    ) -> CancelResult:
+        """Request that a run stop; the request is durable when this returns.
+
+        A named run need not exist yet. Without a name the current run is meant. If the run's producer is dead, its
+        end is written here.
+
+        Args:
+            key: the stream.
+            run: the run.
+            reason: for the producer and the subscribers, at most 4096 bytes.
+            requested_by: likewise.
+            wait: seconds to wait for the end to be stored.
+
+        Returns:
+            What it came to; see ``CancelResult``.
+        """
+        core = self._open()
+        return await core.canceller.cancel(
+            check_name(key),
+            None if run is None else check_name(run, "run"),
+            reason=check_text(reason, "reason"),
+            requested_by=check_text(requested_by, "requested_by"),
+            wait_seconds=check_seconds(wait, "wait", zero=True),
+        )
+
+    async def info(self, key: str) -> StreamInfo | None:
+        """Describe a stream; None if there is none (or only its fence)."""
+        self._open()
+        found = (await self.store.describe([check_name(key)]))[0]
+        return found if found is not None and found.state in ("open", "ended") else None
+
+    async def keys(self, prefix: str = "", *, state: KeyState | None = None) -> AsyncIterator[str]:
+        """Iterate the keys of streams: all, or those ``live`` (being produced), ``orphaned`` or ``ended``."""
+        self._open()
+        if prefix:
+            check_name(prefix, "prefix")
+        if state is not None:
+            check_choice(state, "state", ("live", "orphaned", "ended"))
+        batch: list[str] = []
+        async for key in self.store.keys(prefix):
+            batch.append(key)
+            if len(batch) == KEYS_PER_CALL:
+                for found in await self._of_state(batch, state):
+                    yield found
+                batch = []
+        for found in await self._of_state(batch, state):
+            yield found
+
+    async def _of_state(self, keys: list[str], state: KeyState | None) -> list[str]:
+        if not keys:
+            return []
+        infos = await self.store.describe(keys)
+        holders = await self.leases.holders(keys)
+        states: list[KeyState | None] = []
+        for info, holder in zip(infos, holders, strict=True):
+            if info is None or info.state in ("deleted", "expired"):
+                states.append(None)
+            elif info.state == "ended":
+                states.append("ended")
+            else:
+                states.append("live" if holder is not None or not info.attended else "orphaned")
+        return [key for key, found in zip(keys, states, strict=True) if found is not None and state in (None, found)]
+
+    def orphans(self, prefix: str = "") -> AsyncIterator[str]:
+        """Iterate the keys of unfinished runs without a producer, for a worker that resumes them."""
+        return self.keys(prefix, state="orphaned")
+
+    async def delete(self, key: str) -> bool:
+        """Remove a stream; True if it was there. Its producer is refused from now on, its subscribers are told."""
+        self._open()
+        return await self.store.delete(check_name(key))
+
+
+def _part(url: str | None, backend: Backend) -> Backend:
+    if url is None:
+        return backend
+    part, settings = open_url(url)
+    if settings:
+        raise ConfigError(f"option {next(iter(settings))!r} is the hub's: put it into the hub's own URL")
+    return part

@@ -1,0 +1,129 @@
+"""A feed that comes back: one per process and protocol, opened again after every failure, with all it followed.
+
+``ChangeFeed`` and ``RequestFeed`` have the same shape: topics to follow, and an iteration of what happened to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from streamhub.errors import BackendUnavailableError
+from streamhub.outage import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, ride
+from streamhub.tasks import TaskOwner
+
+Topic = TypeVar("Topic", bound=Hashable)
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Wire(Generic[Topic, Item]):
+    """An open feed: how to begin and stop hints for a topic (effective on return), and what happens."""
+
+    join: Callable[[Topic], Awaitable[None]]
+    leave: Callable[[Topic], Awaitable[None]]
+    items: AsyncIterable[Item]
+
+
+class Link(Generic[Topic, Item]):
+    """Keeps a wire open while any topic is wanted."""
+
+    def __init__(
+        self,
+        connect: Callable[[], AbstractAsyncContextManager[Wire[Topic, Item]]],
+        tasks: TaskOwner,
+        *,
+        name: str,
+        outage_seconds: float,
+        on_item: Callable[[Item], None],
+        on_connect: Callable[[bool], None],
+    ) -> None:
+        """Begin without a connection.
+
+        Args:
+            connect: opens a wire.
+            tasks: owns the task that iterates it.
+            name: of that task.
+            outage_seconds: how long ``join`` waits for a connection.
+            on_item: called with each item.
+            on_connect: called after every connection, once all topics are joined; True if it is not the first.
+        """
+        self._connect = connect
+        self._tasks = tasks
+        self._name = name
+        self._outage_seconds = outage_seconds
+        self._on_item = on_item
+        self._on_connect = on_connect
+        self._wanted: set[Topic] = set()
+        self._leaving: dict[Topic, asyncio.Task[None]] = {}
+        self._wire: Wire[Topic, Item] | None = None
+        self._failure: BackendUnavailableError | None = None
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def join(self, topic: Topic) -> None:
+        """Follow a topic until ``leave``; effective on return. Rides out an outage, then raises."""
+        self._wanted.add(topic)
+        try:
+            if (leaving := self._leaving.get(topic)) is not None:
+                await asyncio.shield(leaving)
+            if self._task is None or self._task.done():
+                self._task = self._tasks.spawn(self._run(), self._name)
+            await ride(lambda: self._join(topic), self._outage_seconds)
+        except BaseException:
+            self._wanted.discard(topic)
+            raise
+
+    async def _join(self, topic: Topic) -> None:
+        while self._wire is None:
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
+            await self._changed.wait()
+        await self._wire.join(topic)
+
+    def leave(self, topic: Topic) -> None:
+        """Stop following a topic, in the background."""
+        self._wanted.discard(topic)
+        if self._wire is not None and topic not in self._leaving:
+            self._leaving[topic] = self._tasks.spawn(self._leave(topic, self._wire), f"{self._name}, leaving")
+
+    async def _leave(self, topic: Topic, wire: Wire[Topic, Item]) -> None:
+        try:
+            if topic not in self._wanted:
+                await wire.leave(topic)
+        except BackendUnavailableError:
+            pass  # the next connection does not join it
+        finally:
+            self._leaving.pop(topic, None)
+
+    async def _run(self) -> None:
+        pause, again = FIRST_PAUSE_SECONDS, False
+        while True:
+            try:
+                async with self._connect() as wire:
+                    await self._follow(wire, again)
+                    pause, again = FIRST_PAUSE_SECONDS, True
+                    async for item in wire.items:
+                        self._on_item(item)
+                raise BackendUnavailableError(f"the {self._name} ended")
+            except BackendUnavailableError as exc:
+                self._set(None, exc)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    async def _follow(self, wire: Wire[Topic, Item], again: bool) -> None:
+        for topic in list(self._wanted):
+            await wire.join(topic)
+        # From here on join() uses this wire itself; what was wanted meanwhile waits in it.
+        self._set(wire, None)
+        self._on_connect(again)
+
+    def _set(self, wire: Wire[Topic, Item] | None, failure: BackendUnavailableError | None) -> None:
+        self._wire, self._failure = wire, failure
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
