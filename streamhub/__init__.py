@@ -42,6 +42,7 @@ from streamhub.errors import (
     StreamNotFoundError,
     StreamReplacedError,
     StreamUnfinishedError,
+    UnknownOptionError,
     UnsupportedFormatError,
 )
 from streamhub.hub import Hub, open_backend
@@ -136,6 +137,7 @@ __all__ = [
     "StreamStore",
     "StreamUnfinishedError",
     "Subscription",
+    "UnknownOptionError",
     "UnsupportedFormatError",
     "open_backend",
 ]

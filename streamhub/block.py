@@ -57,9 +57,9 @@ class ProduceBlock:
         return False
 
     async def _finish(self, run: Run, leaving: BaseException | None) -> None:
-        finishing = self._tasks.spawn(run.finish(leaving), "finish")
+        finishing = self._tasks.spawn(run.finish(), "finish")
         try:
-            await asyncio.shield(finishing)
+            await self._tasks.outcome(finishing)
         except StreamHubError as exc:
             if leaving is None:
                 raise

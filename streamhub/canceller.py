@@ -21,6 +21,7 @@ from streamhub.keeper import HeldLease, LeaseKeeper
 from streamhub.outage import ride
 from streamhub.protocols import CancelBus, LeaseManager, StreamStore
 from streamhub.settings import HubSettings
+from streamhub.tasks import TaskOwner
 from streamhub.types import Append, CancelRequest, CancelResult, End, RunRef, StreamInfo
 
 OVERTAKEN = (LeaseHeldError, OpenConflictError, StaleGenerationError, StreamEndedError, OffsetConflictError)
@@ -37,6 +38,7 @@ class Canceller:
         *,
         keeper: LeaseKeeper,
         feeds: Feeds,
+        tasks: TaskOwner,
         settings: HubSettings,
     ) -> None:
         self._store = store
@@ -44,6 +46,7 @@ class Canceller:
         self._cancels = cancels
         self._keeper = keeper
         self._feeds = feeds
+        self._tasks = tasks
         self._settings = settings
 
     async def cancel(
@@ -102,6 +105,9 @@ class Canceller:
         holder = (await ride(lambda: self._leases.holders([info.key]), self._settings.outage_seconds))[0]
         if holder is not None and holder.generation >= info.generation:
             return max(holder.expires_in, 0.005)
+        return await self._tasks.settle(self._end_dead(info), _nothing, "end of a dead run")
+
+    async def _end_dead(self, info: StreamInfo) -> float:
         request = await self._pending(info)
         try:
             held = await self._keeper.acquire(
@@ -151,3 +157,7 @@ class Canceller:
 
     async def _describe(self, key: str) -> StreamInfo | None:
         return (await ride(lambda: self._store.describe([key]), self._settings.outage_seconds))[0]
+
+
+async def _nothing(pause: float) -> None:
+    """Undo nothing: an end that was asked for stays written."""

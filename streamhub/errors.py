@@ -2,6 +2,7 @@
 
     StreamHubError
     ├── ConfigError (ValueError)
+    │   ├── UnknownOptionError
     │   ├── BackendNotFoundError
     │   └── BackendNotInstalledError (ImportError)
     ├── BackendUnavailableError (ConnectionError)
@@ -28,10 +29,18 @@ Facts are also on attributes. No message holds a password.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from streamhub.types import End, StreamState
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Say which known word was probably meant: ``"; did you mean 'x'?"``, or nothing."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ";"
 
 
 def _rebuild(cls: type[StreamHubError], args: tuple[object, ...], facts: dict[str, object]) -> StreamHubError:
@@ -51,6 +60,17 @@ class StreamHubError(Exception):
 
 class ConfigError(StreamHubError, ValueError):
     """A setting, a URL or an argument is wrong; nothing was sent to a backend."""
+
+
+class UnknownOptionError(ConfigError):
+    """A URL has an option that neither the backend nor the hub knows."""
+
+    def __init__(self, option: str, *, scheme: str, known: Iterable[str]) -> None:
+        self.option = option
+        self.scheme = scheme
+        self.known = sorted(known)
+        names = ", ".join(self.known) or "none"
+        super().__init__(f"unknown option {option!r} for {scheme}://{nearest(option, self.known)} known: {names}")
 
 
 class BackendNotFoundError(ConfigError):

@@ -159,7 +159,7 @@ class Feeds:
         try:
             if feed.joined is None or (feed.joined.done() and not _succeeded(feed.joined)):
                 feed.joined = self._tasks.spawn(self._link.join(key), "follow")
-            await asyncio.shield(feed.joined)
+            await self._tasks.outcome(feed.joined)
         except BaseException:
             self.detach(feed)
             raise

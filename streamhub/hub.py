@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -26,7 +27,7 @@ from streamhub.inputs import (
     check_text,
     parse_after,
 )
-from streamhub.keeper import LeaseKeeper
+from streamhub.keeper import HeldLease, LeaseKeeper
 from streamhub.observer import Event, Observer, notify
 from streamhub.producer import Producer
 from streamhub.protocols import Backend, CancelBus, LeaseManager, StreamStore
@@ -36,7 +37,7 @@ from streamhub.settings import HubSettings, OnInterrupt
 from streamhub.starter import Starter, StartRequest, Unfinished
 from streamhub.subscription import Subscription
 from streamhub.tasks import TaskOwner
-from streamhub.types import CancelResult, Joined, Lease, Metadata, Offset, Retention, RunRef, Started, StreamInfo
+from streamhub.types import CancelResult, Joined, Metadata, Offset, Retention, RunRef, Started, StreamInfo
 
 KeyState: TypeAlias = Literal["live", "orphaned", "ended"]
 
@@ -109,7 +110,9 @@ class _Core:
             settings=settings,
             observer=observer,
         )
-        self.canceller = Canceller(store, leases, hub.cancels, keeper=self.keeper, feeds=self.feeds, settings=settings)
+        self.canceller = Canceller(
+            store, leases, hub.cancels, keeper=self.keeper, feeds=self.feeds, tasks=tasks, settings=settings
+        )
         self._store = store
         self._settings = settings
         tasks.spawn(self._sweep(), "sweep")
@@ -123,10 +126,17 @@ class _Core:
         for run in list(self.starter.runs):
             run.interrupt(cause)
         await self.starter.idle(GRACE_SECONDS + self._settings.outage_seconds)
+        for run in list(self.starter.runs):
+            run.fail(cause)
 
-    async def _after_renewal(self, renewed: Sequence[Lease]) -> None:
-        await self.delivery.check([RunRef(lease.key, lease.run) for lease in renewed])
-        await self._store.describe([lease.key for lease in renewed], touch=True)
+    async def _after_renewal(self, renewed: Sequence[HeldLease]) -> None:
+        await self.delivery.check([RunRef(held.lease.key, held.lease.run) for held in renewed])
+        now = time.monotonic()
+        idle = [held for held in renewed if held.touch_seconds and now >= held.touched_at + held.touch_seconds]
+        if idle:
+            await self._store.describe([held.lease.key for held in idle], touch=True)
+            for held in idle:
+                held.touched_at = now
 
     async def _sweep(self) -> None:
         while True:

@@ -27,6 +27,8 @@ class HeldLease:
         self.lost: LeaseLostError | None = None
         self.on_lost: Callable[[LeaseLostError], None] | None = None
         self.renew_at = 0.0
+        self.touch_seconds = 0.0  # how often the stream's life is extended; 0 until it is open
+        self.touched_at = sent
         self._deadline = 0.0
         self.renewed(sent)
 
@@ -66,7 +68,7 @@ class LeaseKeeper:
         ttl_seconds: float,
         outage_seconds: float,
         observer: Observer | None,
-        after_renewal: Callable[[Sequence[Lease]], Awaitable[None]],
+        after_renewal: Callable[[Sequence[HeldLease]], Awaitable[None]],
     ) -> None:
         self.ttl_seconds = ttl_seconds
         self._leases = leases
@@ -134,14 +136,14 @@ class LeaseKeeper:
                 held.renewed(sent)
             else:
                 self._lose(held)
-        self._follow([held.lease for held, owned in zip(due, answers, strict=True) if owned])
+        self._follow([held for held, owned in zip(due, answers, strict=True) if owned])
 
-    def _follow(self, renewed: list[Lease]) -> None:
+    def _follow(self, renewed: list[HeldLease]) -> None:
         # What follows a renewal must not delay the next one; a slow backend only makes it rarer.
         if renewed and (self._follow_up is None or self._follow_up.done()):
             self._follow_up = self._tasks.spawn(self._after(renewed), "after renewal")
 
-    async def _after(self, renewed: list[Lease]) -> None:
+    async def _after(self, renewed: list[HeldLease]) -> None:
         with contextlib.suppress(BackendUnavailableError):
             await self._after_renewal(renewed)
 

@@ -50,6 +50,7 @@ class Lane:
         self.durable = tail  # index of the last chunk stored
         self.error: StreamHubError | None = None
         self.ended = False
+        self.closed = False
         self.wake: Callable[[], None] = lambda: None
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -78,6 +79,10 @@ class Lane:
         self._pending_bytes += len(chunk)
         self.sent += 1
         return self.sent
+
+    def close(self) -> None:
+        """Take no more chunks."""
+        self.closed = True
 
     @property
     def queued(self) -> int:
@@ -188,7 +193,11 @@ class Lane:
         except BackendUnavailableError as exc:
             self.fail(exc)
             return
-        asyncio.get_running_loop().call_later(pause, self.wake)
+        asyncio.get_running_loop().call_later(pause, self._retry)
+
+    def _retry(self) -> None:
+        if self.error is None:
+            self.wake()
 
     def refused(self, error: StreamHubError) -> None:
         """Note that the append in flight was refused: rewind if the store went back, else stop."""

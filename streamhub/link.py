@@ -79,17 +79,16 @@ class Link(Generic[Topic, Item]):
             raise
 
     async def _join(self, topic: Topic) -> None:
-        while self._wire is None:
-            if self._failure is not None:
-                failure, self._failure = self._failure, None
-                raise failure
+        if self._wire is None:
             await self._changed.wait()
+        if self._wire is None:
+            raise self._failure or BackendUnavailableError(f"the {self._name} is not connected")
         await self._wire.join(topic)
 
     def leave(self, topic: Topic) -> None:
         """Stop following a topic, in the background."""
         self._wanted.discard(topic)
-        if self._wire is not None and topic not in self._leaving:
+        if self._wire is not None and topic not in self._leaving and not self._tasks.closed:
             self._leaving[topic] = self._tasks.spawn(self._leave(topic, self._wire), f"{self._name}, leaving")
 
     async def _leave(self, topic: Topic, wire: Wire[Topic, Item]) -> None:
@@ -119,6 +118,8 @@ class Link(Generic[Topic, Item]):
     async def _follow(self, wire: Wire[Topic, Item], again: bool) -> None:
         for topic in list(self._wanted):
             await wire.join(topic)
+            if topic not in self._wanted:
+                await wire.leave(topic)  # left while it was being joined
         # From here on join() uses this wire itself; what was wanted meanwhile waits in it.
         self._set(wire, None)
         self._on_connect(again)

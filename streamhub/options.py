@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from streamhub.errors import ConfigError
+from streamhub.errors import ConfigError, UnknownOptionError
 
 T = TypeVar("T")
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Say which known word was probably meant: ``"; did you mean 'x'?"``, or nothing."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ";"
 
 
 def query_options(url: str) -> dict[str, str]:
@@ -55,27 +48,24 @@ def redact(url: str) -> str:
     return f"{parts.scheme}://{userinfo}{at}{host}{parts.path}"
 
 
-def parse_options(cls: type[T], options: Mapping[str, str], *, scheme: str, also: Iterable[str] = ()) -> T:
+def parse_options(cls: type[T], options: Mapping[str, str], *, scheme: str) -> T:
     """Build ``cls``, a dataclass of bool, int, float, str, Literal and optional fields, from text.
 
     Args:
         cls: the dataclass; its fields are the known options.
         options: names and texts.
         scheme: for messages.
-        also: further names to suggest for a misspelt option.
 
     Raises:
-        ConfigError: an option is unknown (names the nearest), or its text does not fit its type.
+        UnknownOptionError: an option is unknown; it names the nearest.
+        ConfigError: its text does not fit its type.
     """
     fields = {field.name for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for name, text in options.items():
         if name not in fields:
-            known = sorted(fields | set(also))
-            raise ConfigError(
-                f"unknown option {name!r} for {scheme}://{nearest(name, known)} known: {', '.join(known) or 'none'}"
-            )
+            raise UnknownOptionError(name, scheme=scheme, known=fields)
         values[name] = _convert(name, text, hints[name])
     return cls(**values)
 

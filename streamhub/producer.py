@@ -8,10 +8,7 @@ from functools import partial
 from typing import Any
 
 from streamhub.cursor import check_kept
-from streamhub.errors import (
-    LimitExceededError,
-    StreamReplacedError,
-)
+from streamhub.errors import LeaseLostError, LimitExceededError, StreamHubError, StreamReplacedError
 from streamhub.inputs import check_metadata, encode_chunk, encode_json
 from streamhub.interrupt import Interrupter
 from streamhub.lane import Lane
@@ -82,8 +79,8 @@ class Producer:
                 earlier append failed for good; nothing more is written.
         """
         lane = self._lane
-        if self._stop.cause is not None or lane.error is not None:
-            self._raise_stopped()
+        if self._stop.cause is not None or lane.error is not None or lane.closed:
+            raise self._stopped()
         chunk = encode_chunk(data, self._max_chunk_bytes)
         self._check_caps(len(chunk))
         index = lane.put(chunk)
@@ -99,8 +96,8 @@ class Producer:
 
     async def flush(self) -> Offset:
         """Wait until all that was sent is durable, as the backend defines it; return the last offset."""
-        if self._stop.cause is not None or self._lane.error is not None:
-            self._raise_stopped()
+        if self._stop.cause is not None or self._lane.error is not None or self._lane.closed:
+            raise self._stopped()
         offset = self.offset
         await self._lane.flush()
         return offset
@@ -138,7 +135,6 @@ class Producer:
             self._size_bytes -= size
             raise LimitExceededError(self.key, limit="max_chunks", value=retention.max_chunks)
 
-    def _raise_stopped(self) -> None:
-        cause = self._stop.cause or self._lane.error
-        if cause is not None:
-            raise cause
+    def _stopped(self) -> StreamHubError:
+        """Why nothing can be sent any more; after the block its lease is released."""
+        return self._stop.cause or self._lane.error or LeaseLostError(self.key, generation=self.generation)

@@ -6,8 +6,14 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
-from streamhub.errors import BackendNotFoundError, BackendNotInstalledError, ConfigError
-from streamhub.options import nearest, query_options, redact, without_options
+from streamhub.errors import (
+    BackendNotFoundError,
+    BackendNotInstalledError,
+    ConfigError,
+    UnknownOptionError,
+    nearest,
+)
+from streamhub.options import query_options, redact, without_options
 from streamhub.protocols import Backend
 from streamhub.settings import HubSettings
 
@@ -36,7 +42,11 @@ def open_url(url: str) -> tuple[Backend, dict[str, str]]:
         raise ConfigError(f"{redact(url)!r} is not a backend URL: begin with one of {known}")
     factory = _load(scheme)
     settings = {name: text for name, text in query_options(url).items() if name in HubSettings.names()}
-    return factory(without_options(url, settings)), settings
+    try:
+        return factory(without_options(url, settings)), settings
+    except UnknownOptionError as exc:
+        known = HubSettings.names().union(exc.known)
+        raise UnknownOptionError(exc.option, scheme=exc.scheme, known=known) from None
 
 
 def _load(scheme: str) -> Callable[[str], Backend]:

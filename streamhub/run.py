@@ -60,6 +60,7 @@ class Run:
         self._delivery = delivery
         self._handover = handover
         self._on_finished = on_finished
+        self._outcome: BaseException | None = None
 
     def interrupt(self, cause: StreamHubError) -> None:
         """Interrupt the body; the first cause stays."""
@@ -69,24 +70,34 @@ class Run:
         """Begin the body in the current task; raise a cause that came before it."""
         self._stop.enter()
         if self._stop.cause is not None:
-            self._stop.leave(None)
+            self.leave(None)
             raise self._stop.cause
 
     def leave(self, exc: BaseException | None) -> BaseException | None:
-        """End the body; return what leaves the block: ``exc``, or the cause of an interruption in its place."""
+        """End the body, which ``exc`` left; return what leaves the block: ``exc``, or what interrupted it in its place.
+
+        The run's end is decided here: by an interruption if there was one, else by ``exc``. A cancel that comes later
+        comes too late.
+        """
         own = self._stop.leave(exc)
-        return self._stop.cause if own or exc is None else exc
+        cause = self._stop.cause
+        self._outcome = cause or exc
+        self._lane.close()
+        return cause if own or exc is None else exc
 
-    async def finish(self, exc: BaseException | None) -> None:
-        """Store what was sent, with the end that fits, and release the lease.
+    def fail(self, error: StreamHubError) -> None:
+        """Stop writing for good."""
+        self._lane.fail(error)
 
-        A cause of interruption decides the end before ``exc`` does. Without a lease, or after an append failed for
-        good, nothing is written, and what stopped it is raised.
+    async def finish(self) -> None:
+        """After ``leave``: store what was sent, with the run's end, and release the lease.
+
+        Without a lease, or after an append failed for good, nothing is written, and what stopped it is raised.
         """
         try:
             if self._lane.error is not None:
                 raise self._lane.error
-            end = self._end(self._stop.cause or exc)
+            end = self._end(self._outcome)
             if end is not None:
                 self._lane.put_end(end)
             await self._lane.flush()

@@ -122,6 +122,8 @@ class Starter:
     async def _start(self, request: StartRequest, *, join: bool) -> Run | Joined:
         deadline = time.monotonic() + request.wait_seconds
         while True:
+            if self.refuse_with is not None:
+                raise self.refuse_with
             try:
                 plan = await self._decide(request)
                 return await self._tasks.settle(self._attempt(request, plan), _give_up, "start")
@@ -186,7 +188,8 @@ class Starter:
         try:
             await self._delivery.check([switch.ref])
         except BaseException as exc:
-            await run.finish(exc)
+            run.leave(exc)
+            await run.finish()
             raise
         if plan.resume:
             self._notify_takeover(opened)
@@ -232,6 +235,7 @@ class Starter:
             on_error=stop.interrupt,
         )
         held.on_lost = lane.fail
+        held.touch_seconds = opened.retention.unfinished_seconds / 4
         self._committer.add(lane)
         producer = Producer(opened, resumed=resumed, lane=lane, stop=stop, reader=self._reader, settings=self._settings)
         run = Run(
@@ -273,4 +277,5 @@ class Starter:
 
 async def _give_up(run: Run) -> None:
     """End a run whose caller was cancelled before its body began."""
-    await run.finish(asyncio.CancelledError())
+    run.leave(asyncio.CancelledError())
+    await run.finish()

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from streamhub.errors import StreamHubError
+from streamhub.errors import HubClosedError, StreamHubError
 
 T = TypeVar("T")
 logger = logging.getLogger("streamhub")
@@ -23,10 +23,14 @@ class TaskOwner:
     """Owns background tasks; ``aclose`` cancels and awaits what is left of them."""
 
     def __init__(self) -> None:
+        self.closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Start a task; an exception nobody awaits is logged when it ends."""
+        if self.closed:
+            coroutine.close()
+            raise HubClosedError("the hub is closed")
         task = asyncio.get_running_loop().create_task(coroutine, name=f"streamhub {name}")
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -46,9 +50,22 @@ class TaskOwner:
         """
         task = self.spawn(step, name)
         try:
-            return await asyncio.shield(task)
+            return await self.outcome(task)
         except asyncio.CancelledError:
             self.spawn(self._undo(task, undo), f"{name}, undone")
+            raise
+
+    async def outcome(self, task: asyncio.Task[T]) -> T:
+        """Await a task of this owner's without cancelling it when the caller is cancelled.
+
+        If it was this owner's closing that cancelled the task, the caller gets ``HubClosedError``.
+        """
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if task.cancelled() and not (current and current.cancelling()):
+                raise HubClosedError("the hub is closed") from None
             raise
 
     async def _undo(self, task: asyncio.Task[T], undo: Callable[[T], Awaitable[object]]) -> None:
@@ -58,14 +75,9 @@ class TaskOwner:
             return
         await undo(result)
 
-    async def finish(self, timeout_seconds: float) -> None:
-        """Let tasks end by themselves for a bounded time."""
-        tasks = self._tasks - {asyncio.current_task()}
-        if tasks:
-            await asyncio.wait(tasks, timeout=timeout_seconds)
-
     async def aclose(self) -> None:
-        """Cancel all tasks and wait until they have ended."""
+        """Cancel all tasks and wait until they have ended; none can be started any more."""
+        self.closed = True
         while tasks := self._tasks - {asyncio.current_task()}:
             for task in tasks:
                 task.cancel()

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from streamhub.errors import ConfigError
 from streamhub.options import parse_options, query_options, redact
-from streamhub.settings import HubSettings
 from streamhub_memory.cancels import MemoryCancelBus
 from streamhub_memory.leases import MemoryLeaseManager
 from streamhub_memory.namespace import REGISTRY, Namespace
@@ -101,7 +100,7 @@ def _parse(url: str) -> tuple[str, MemoryOptions]:
     name = parts.netloc
     if not url.startswith("memory://") or parts.path or parts.fragment or "@" in name or ":" in name:
         raise ConfigError(f"{redact(url)!r} is not memory://NAME: leave out path, port, user and fragment")
-    return name, parse_options(MemoryOptions, query_options(url), scheme="memory", also=HubSettings.names())
+    return name, parse_options(MemoryOptions, query_options(url), scheme="memory")
 
 
 def _version() -> str:
