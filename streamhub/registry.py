@@ -13,7 +13,7 @@ from streamhub.errors import (
     UnknownOptionError,
     nearest,
 )
-from streamhub.options import query_options, redact, without_options
+from streamhub.options import query_options, without_options
 from streamhub.protocols import Backend
 from streamhub.settings import HubSettings
 
@@ -39,7 +39,8 @@ def open_url(url: str) -> tuple[Backend, dict[str, str]]:
     scheme, separator, _ = url.partition("://")
     if not separator:
         known = ", ".join(f"{name}://" for name in schemes())
-        raise ConfigError(f"{redact(url)!r} is not a backend URL: begin with one of {known}")
+        # Not shown: without its parts one cannot tell whether it holds a password.
+        raise ConfigError(f"not a backend URL, it has no '://': begin with one of {known}")
     factory = _load(scheme)
     settings = {name: text for name, text in query_options(url).items() if name in HubSettings.names()}
     try:
