@@ -9,6 +9,7 @@
 ``Hub`` is what an application uses; ``protocols`` is what a backend implements.
 """
 
+from streamhub.block import ProduceBlock
 from streamhub.errors import (
     BackendNotFoundError,
     BackendNotInstalledError,
@@ -113,6 +114,7 @@ __all__ = [
     "OffsetTrimmedError",
     "OpenConflictError",
     "Page",
+    "ProduceBlock",
     "Producer",
     "ProducerCancelledError",
     "Read",

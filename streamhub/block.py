@@ -46,15 +46,14 @@ class ProduceBlock:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    ) -> None:
         run = self._run
         if run is None:
-            return False
+            return
         leaving = run.leave(exc)
         await self._finish(run, leaving)
         if leaving is not None and leaving is not exc:
             raise leaving from exc
-        return False
 
     async def _finish(self, run: Run, leaving: BaseException | None) -> None:
         finishing = self._tasks.spawn(run.finish(), "finish")

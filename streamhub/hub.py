@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
@@ -29,7 +29,6 @@ from streamhub.inputs import (
 )
 from streamhub.keeper import HeldLease, LeaseKeeper
 from streamhub.observer import Event, Observer, notify
-from streamhub.producer import Producer
 from streamhub.protocols import Backend, CancelBus, LeaseManager, StreamStore
 from streamhub.reader import PageReader
 from streamhub.registry import open_url
@@ -316,7 +315,7 @@ class Hub:
         metadata: Metadata | None = None,
         retention: Retention | None = None,
         on_interrupt: OnInterrupt | None = None,
-    ) -> AbstractAsyncContextManager[Producer]:
+    ) -> ProduceBlock:
         """Own a run for the length of an ``async with`` block.
 
         Leaving the block normally stores ``completed``; an exception stores ``failed`` with its type's name and a

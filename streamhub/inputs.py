@@ -95,8 +95,8 @@ def check_metadata(value: Metadata | None) -> Metadata | None:
     if value is None:
         return None
     try:
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-        copy: Any = json.loads(text.encode("utf-8"))
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+        copy: Any = json.loads(text)
     except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidMetadataError(f"metadata is not JSON: {exc}") from exc
     if not isinstance(copy, dict) or copy != value:

@@ -34,8 +34,13 @@ def test_options_are_typed():
 
 @pytest.mark.parametrize(
     ("name", "text", "says"),
-    [("retries", "x", "whole number"), ("ratio", "x", "a number"), ("tls", "maybe", "true or false"), ("mode", "slow", "'fast', 'safe'")],
-)  # fmt: skip
+    [
+        ("retries", "x", "whole number"),
+        ("ratio", "x", "a number"),
+        ("tls", "maybe", "true or false"),
+        ("mode", "slow", "'fast', 'safe'"),
+    ],
+)
 def test_an_unfit_option_says_what_fits(name, text, says):
     with pytest.raises(ConfigError, match=says):
         parse_options(Options, {name: text}, scheme="x")
@@ -54,9 +59,7 @@ def test_an_option_given_twice_is_refused():
 
 
 def test_an_unknown_scheme_lists_the_known_ones():
-    with pytest.raises(
-        BackendNotFoundError, match=r"no backend for scheme 'sqlight'; did you mean 'sqlite'\? known: .*memory"
-    ):
+    with pytest.raises(BackendNotFoundError, match=r"'sqlight'; did you mean 'sqlite'\? known: .*memory"):
         Hub.from_url("sqlight:///x.db")
 
 
@@ -78,7 +81,7 @@ class _Entry:
 def test_a_missing_driver_names_the_extra(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: [_Entry("redis.asyncio")])
     with pytest.raises(
-        BackendNotInstalledError, match=r"redis:// needs 'redis'; install it with: pip install 'streamhub-py\[redis\]'"
+        BackendNotInstalledError, match=r"redis:// needs 'redis'; .*: pip install 'streamhub-py\[redis\]'"
     ) as caught:
         Hub.from_url("redis://localhost")
     assert isinstance(caught.value, ImportError)
