@@ -7,6 +7,7 @@ lost hint costs time until the next poll, never a chunk.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncGenerator
@@ -23,6 +24,8 @@ from streamhub.types import Append, Change, Holder, StreamInfo
 from streamhub.window import Window
 
 KEYS_PER_CALL = 256
+
+logger = logging.getLogger("streamhub")
 
 
 class Feed:
@@ -219,7 +222,9 @@ class Feeds:
         try:
             holders = await self._leases.holders(keys)
             infos = await self._store.describe(keys)
-        except StreamHubError:
+        except Exception as exc:
+            if not isinstance(exc, StreamHubError):
+                logger.exception("a poll raised what no backend may raise")
             for feed in feeds:
                 feed.changed()  # whoever waits finds out by reading, and rides an outage out or not
             return

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import random
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from streamhub.block import HubTask, ProduceBlock, Source
-from streamhub.cancellation import CancelDelivery
-from streamhub.canceller import Canceller
-from streamhub.committer import Committer
-from streamhub.errors import ConfigError, DrainingError, HubClosedError, HubContextError, StreamHubError
-from streamhub.feed import Feeds
+from streamhub.core import Core
+from streamhub.errors import ConfigError, DrainingError, HubClosedError, HubContextError
 from streamhub.inputs import (
     check_choice,
     check_metadata,
@@ -27,23 +21,17 @@ from streamhub.inputs import (
     check_text,
     parse_after,
 )
-from streamhub.keeper import HeldLease, LeaseKeeper
 from streamhub.observer import Event, Observer, notify
 from streamhub.protocols import Backend, CancelBus, LeaseManager, StreamStore
-from streamhub.reader import PageReader
 from streamhub.registry import open_url
 from streamhub.settings import HubSettings, OnInterrupt
-from streamhub.starter import Starter, StartRequest, Unfinished
+from streamhub.starter import StartRequest, Unfinished
 from streamhub.subscription import Subscription
-from streamhub.tasks import TaskOwner
-from streamhub.types import CancelResult, Joined, Metadata, Offset, Retention, RunRef, Started, StreamInfo
+from streamhub.types import CancelResult, Joined, Metadata, Offset, Retention, Started, StreamInfo
 
 KeyState: TypeAlias = Literal["live", "orphaned", "ended"]
 
 KEYS_PER_CALL = 256
-SWEEP_LIMIT = 2000
-GRACE_SECONDS = 5.0
-"""How long closing waits, beyond an outage, for interrupted producers to end; one that ignores it is left behind."""
 
 
 @asynccontextmanager
@@ -62,86 +50,6 @@ async def open_backend(url: str) -> AsyncGenerator[Backend]:
         yield backend
     finally:
         await backend.aclose()
-
-
-class _Core:
-    """What an open hub is made of, in the order data flows."""
-
-    def __init__(self, hub: Hub) -> None:
-        settings, observer, store, leases = hub.settings, hub.observer, hub.store, hub.leases
-        ttl = leases.default_ttl_seconds if settings.lease_seconds is None else settings.lease_seconds
-        if ttl < leases.min_ttl_seconds:
-            raise ConfigError(f"lease_seconds={ttl:g}: this backend needs at least {leases.min_ttl_seconds:g}")
-        if settings.max_chunk_bytes > store.max_append_bytes:
-            raise ConfigError(
-                f"max_chunk_bytes={settings.max_chunk_bytes}: this backend takes at most {store.max_append_bytes}"
-            )
-        outage = settings.outage_seconds
-        self.tasks = tasks = TaskOwner()
-        self.committer = Committer(store, tasks, observer=observer)
-        self.reader = PageReader(store, tasks)
-        self.feeds = Feeds(
-            store,
-            leases,
-            tasks,
-            reader=self.reader,
-            settings=settings,
-            abandon_after_seconds=settings.abandon_after_seconds or ttl,
-            observer=observer,
-        )
-        self.delivery = CancelDelivery(hub.cancels, tasks, outage_seconds=outage, observer=observer)
-        self.keeper = LeaseKeeper(
-            leases,
-            tasks,
-            ttl_seconds=ttl,
-            outage_seconds=outage,
-            observer=observer,
-            after_renewal=self._after_renewal,
-        )
-        self.starter = Starter(
-            store,
-            leases,
-            keeper=self.keeper,
-            delivery=self.delivery,
-            committer=self.committer,
-            reader=self.reader,
-            tasks=tasks,
-            settings=settings,
-            observer=observer,
-        )
-        self.canceller = Canceller(
-            store, leases, hub.cancels, keeper=self.keeper, feeds=self.feeds, tasks=tasks, settings=settings
-        )
-        self._store = store
-        self._settings = settings
-        tasks.spawn(self._sweep(), "sweep")
-
-    async def shut(self, cause: StreamHubError, timeout_seconds: float) -> None:
-        """Turn subscriptions and new runs away, give the runs there are some time, then interrupt them."""
-        if self.feeds.closed_with is None:
-            self.feeds.close(cause)
-        self.starter.refuse_with = cause
-        await self.starter.idle(timeout_seconds)
-        for run in list(self.starter.runs):
-            run.interrupt(cause)
-        await self.starter.idle(GRACE_SECONDS + self._settings.outage_seconds)
-        for run in list(self.starter.runs):
-            run.fail(cause)
-
-    async def _after_renewal(self, renewed: Sequence[HeldLease]) -> None:
-        await self.delivery.check([RunRef(held.lease.key, held.lease.run) for held in renewed])
-        now = time.monotonic()
-        idle = [held for held in renewed if held.touch_seconds and now >= held.touched_at + held.touch_seconds]
-        if idle:
-            await self._store.describe([held.lease.key for held in idle], touch=True)
-            for held in idle:
-                held.touched_at = now
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.sweep_seconds * random.uniform(0.8, 1.2))
-            with contextlib.suppress(StreamHubError):  # another hub, or the next round, does it
-                await self._store.sweep(SWEEP_LIMIT)
 
 
 class Hub:
@@ -166,7 +74,7 @@ class Hub:
         self.settings = settings or HubSettings()
         self.observer = observer
         self._backends: list[Backend] = []
-        self._core: _Core | None = None
+        self._core: Core | None = None
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._closed = False
         self._draining = False
@@ -232,7 +140,7 @@ class Hub:
             for backend in self._backends:
                 await backend.connect()
             self._home = (os.getpid(), asyncio.get_running_loop())
-            self._core = _Core(self)
+            self._core = Core(self.store, self.leases, self.cancels, settings=self.settings, observer=self.observer)
         except BaseException:
             await self._close_backends()
             raise
@@ -243,14 +151,14 @@ class Hub:
     ) -> None:
         await self.aclose()
 
-    def _open(self) -> _Core:
+    def _open(self) -> Core:
         if self._core is None or self._closed:
             raise HubClosedError("the hub is not open: use it inside `async with hub:`")
         if self._home != (os.getpid(), asyncio.get_running_loop()):
             raise HubContextError("this hub belongs to another process or event loop: make a hub for each")
         return self._core
 
-    def _accepting(self) -> _Core:
+    def _accepting(self) -> Core:
         core = self._open()
         if self._draining:
             raise DrainingError("the hub is draining: start and subscribe on another instance")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -17,6 +18,8 @@ from streamhub.outage import ride
 from streamhub.protocols import LeaseManager
 from streamhub.tasks import TaskOwner
 from streamhub.types import Lease
+
+logger = logging.getLogger("streamhub")
 
 
 class HeldLease:
@@ -127,7 +130,9 @@ class LeaseKeeper:
         try:
             async with asyncio.timeout(until - sent):
                 answers = await self._leases.renew([held.lease for held in due])
-        except (BackendUnavailableError, TimeoutError):
+        except Exception as exc:
+            if not isinstance(exc, (BackendUnavailableError, TimeoutError)):
+                logger.exception("renew raised what no backend may raise")
             for held in due:  # unknown, not lost: ask again soon
                 held.renew_at = time.monotonic() + min(self.ttl_seconds / 10, 1.0)
             return

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager
@@ -15,6 +16,8 @@ from typing import Generic, TypeVar
 from streamhub.errors import BackendUnavailableError
 from streamhub.outage import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, ride
 from streamhub.tasks import TaskOwner
+
+logger = logging.getLogger("streamhub")
 
 Topic = TypeVar("Topic", bound=Hashable)
 Item = TypeVar("Item")
@@ -112,6 +115,9 @@ class Link(Generic[Topic, Item]):
                 raise BackendUnavailableError(f"the {self._name} ended")
             except BackendUnavailableError as exc:
                 self._set(None, exc)
+            except Exception as exc:  # a defect of the backend's must not leave its followers deaf for good
+                logger.exception("the %s raised what no backend may raise", self._name)
+                self._set(None, BackendUnavailableError(f"the {self._name} failed: {exc!r}"))
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
