@@ -85,7 +85,7 @@ class Link(Generic[Topic, Item]):
         if self._wire is None:
             await self._changed.wait()
         if self._wire is None:
-            raise self._failure or BackendUnavailableError(f"the {self._name} is not connected")
+            raise BackendUnavailableError(f"the {self._name} is not connected: {self._failure}") from self._failure
         await self._wire.join(topic)
 
     def leave(self, topic: Topic) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -165,7 +166,7 @@ class Subscription:
 
     def _check_open(self) -> None:
         if self._feeds.closed_with is not None:
-            raise self._feeds.closed_with
+            raise copy.copy(self._feeds.closed_with)  # one raised by thousands would collect all their tracebacks
 
     async def _read(self, feed: Feed, after: int) -> LoadedPage:
         return await ride(lambda: feed.read(after), self._outage_seconds)
