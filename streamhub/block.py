@@ -56,9 +56,8 @@ class ProduceBlock:
             raise leaving from exc
 
     async def _finish(self, run: Run, leaving: BaseException | None) -> None:
-        finishing = self._tasks.spawn(run.finish(), "finish")
         try:
-            await self._tasks.outcome(finishing)
+            await self._tasks.outcome(self._tasks.spawn(run.finish(), "finish"))
         except StreamHubError as exc:
             if leaving is None:
                 raise

@@ -34,6 +34,7 @@ class Feed:
     def __init__(self, key: str, reader: PageReader, window_bytes: int) -> None:
         self.key = key
         self.version = 0
+        self.settled = -1  # the version at which the window reaches the store's tail, as far as hints tell
         self.window: Window | None = None
         self.abandoned: tuple[int, int] | None = None  # (generation, tail) nobody produces any more
         self.attached = 0
@@ -46,8 +47,12 @@ class Feed:
 
     async def read(self, after: int) -> LoadedPage:
         """Read a page, and remember it if it reaches the tail."""
+        version = self.version
         loaded = await self._reader.read(self.key, after)
         self._absorb(loaded)
+        page, window = loaded.page, self.window
+        if window is not None and loaded.last == page.tail == window.tail and page.spans == window.spans:
+            self.settled = max(self.settled, version)
         return loaded
 
     def _absorb(self, loaded: LoadedPage) -> None:
@@ -68,9 +73,11 @@ class Feed:
         """Take in a hint, with what was stored if the store sent it along."""
         if append is not None and self.window is not None and self.window.holds(append):
             return
-        if append is not None and self.window is not None:
-            self.window.push(append)
+        settled = self.settled == self.version
+        fits = append is not None and self.window is not None and self.window.push(append)
         self.changed()
+        if settled and fits:
+            self.settled = self.version
 
     def changed(self) -> None:
         """Wake everyone who waits."""
@@ -92,10 +99,10 @@ class Feed:
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:
-            async with asyncio.timeout(timeout_seconds):
+            if timeout_seconds is None:
                 await waiter
-        except TimeoutError:
-            pass
+            else:
+                await asyncio.wait([waiter], timeout=timeout_seconds)
         finally:
             self._waiters.discard(waiter)
 

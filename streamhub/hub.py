@@ -77,6 +77,7 @@ class Hub:
         self._core: Core | None = None
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._draining = False
 
     @classmethod
@@ -183,12 +184,19 @@ class Hub:
         await core.shut(DrainingError("the hub is draining: resume on another instance"), timeout_seconds)
 
     async def aclose(self) -> None:
-        """Close: producers are interrupted, subscriptions raise ``HubClosedError``. Harmless when repeated."""
-        core = self._core
-        if self._closed or core is None:
+        """Close: producers are interrupted, subscriptions raise ``HubClosedError``. Harmless when repeated.
+
+        If the caller is cancelled meanwhile, closing goes on in a task of its own.
+        """
+        if self._core is None:
             return
-        self._open()
-        self._closed = self._draining = True
+        if self._closing is None:
+            core = self._open()
+            self._closed = self._draining = True
+            self._closing = asyncio.get_running_loop().create_task(self._close(core), name="streamhub closing")
+        await asyncio.shield(self._closing)
+
+    async def _close(self, core: Core) -> None:
         try:
             core.feeds.close(HubClosedError("the hub is closed"))
             await core.shut(DrainingError("the hub is closing"), 0)
@@ -397,16 +405,19 @@ class Hub:
         if not keys:
             return []
         infos = await self.store.describe(keys)
-        holders = await self.leases.holders(keys)
-        states: list[KeyState | None] = []
-        for info, holder in zip(infos, holders, strict=True):
-            if info is None or info.state in ("deleted", "expired"):
-                states.append(None)
-            elif info.state == "ended":
-                states.append("ended")
-            else:
-                states.append("live" if holder is not None or not info.attended else "orphaned")
-        return [key for key, found in zip(keys, states, strict=True) if found is not None and state in (None, found)]
+        if state is None:
+            return [info.key for info in infos if info is not None and info.state in ("open", "ended")]
+        if state == "ended":
+            return [info.key for info in infos if info is not None and info.state == "ended"]
+        unfinished = [info for info in infos if info is not None and info.state == "open"]
+        holders = await self.leases.holders([info.key for info in unfinished])
+        held = [holder is not None or not info.attended for info, holder in zip(unfinished, holders, strict=True)]
+        if state == "live":
+            return [info.key for info, alive in zip(unfinished, held, strict=True) if alive]
+        # One that ended and was released between the two questions is no orphan: ask again.
+        orphans = [info for info, alive in zip(unfinished, held, strict=True) if not alive]
+        again = await self.store.describe([info.key for info in orphans])
+        return [info.key for info, now in zip(orphans, again, strict=True) if now is not None and now.seen == info.seen]
 
     def orphans(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate the keys of unfinished runs without a producer, for a worker that resumes them."""

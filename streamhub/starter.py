@@ -153,6 +153,10 @@ class Starter:
             raise LeaseHeldError(
                 request.key, generation=holder.generation, run=holder.run, expires_in=holder.expires_in
             )
+        again = (await self._ride_describe(request.key))[0]
+        if again is None or again.seen != found.seen:
+            # It ended, and its lease was released, between the two questions.
+            raise OpenConflictError(request.key, found=None if again is None else again.seen)
         raise StreamUnfinishedError(request.key, found.run)
 
     async def _ride_describe(self, key: str) -> list[StreamInfo | None]:

@@ -157,6 +157,9 @@ class Subscription:
             version = feed.version
             if self._take_from_window(feed.window):
                 return
+            if feed.settled == version and self._at_tail_of(feed.window):
+                await feed.wait(version)
+                continue
             loaded = await self._read(feed, self._index)
             if self._take_page(loaded):
                 return
@@ -173,14 +176,21 @@ class Subscription:
 
     def _take_from_window(self, window: Window | None) -> bool:
         """Take what the feed holds after the cursor; True if there was something, or the end."""
-        if window is None or window.spans[0].generation != self._identity or self._index > window.tail:
+        if window is None or not self._shares(window):
             return False
-        if self._fetched is not None and generation_at(window.spans, self._index) != self._fetched.generation:
-            return False  # the store decides whether this history is still the run's
         if chunks := window.after(self._index):
             self._take(chunks)
             return True
         return self._index == window.tail and self._finish(window.end)
+
+    def _shares(self, window: Window) -> bool:
+        """Say whether the cursor lies in the window's history; if not, the store decides what became of it."""
+        if window.spans[0].generation != self._identity or self._index > window.tail:
+            return False
+        return self._fetched is None or generation_at(window.spans, self._index) == self._fetched.generation
+
+    def _at_tail_of(self, window: Window | None) -> bool:
+        return window is not None and self._index == window.tail and self._shares(window)
 
     def _take_page(self, loaded: LoadedPage) -> bool:
         """Take what a page holds after the cursor; True if there was something, or the end."""
