@@ -17,7 +17,7 @@ from streamhub.types import Joined, Started
 
 Source: TypeAlias = Callable[[Producer], AsyncIterable[str | bytes] | Awaitable[None]]
 
-logger = logging.getLogger("streamhub")
+logger: logging.Logger = logging.getLogger("streamhub")
 
 
 class ProduceBlock:

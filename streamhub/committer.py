@@ -19,7 +19,7 @@ from streamhub.protocols import StreamStore
 from streamhub.tasks import TaskOwner
 from streamhub.types import Append, Appended
 
-logger = logging.getLogger("streamhub")
+logger: logging.Logger = logging.getLogger("streamhub")
 
 
 class Committer:

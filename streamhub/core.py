@@ -47,10 +47,11 @@ class Core:
                 f"max_chunk_bytes={settings.max_chunk_bytes}: this backend takes at most {store.max_append_bytes}"
             )
         outage = settings.outage_seconds
-        self.tasks = tasks = TaskOwner()
-        self.committer = Committer(store, tasks, observer=observer)
-        self.reader = PageReader(store, tasks)
-        self.feeds = Feeds(
+        self.tasks: TaskOwner = TaskOwner()
+        tasks = self.tasks
+        self.committer: Committer = Committer(store, tasks, observer=observer)
+        self.reader: PageReader = PageReader(store, tasks)
+        self.feeds: Feeds = Feeds(
             store,
             leases,
             tasks,
@@ -59,8 +60,8 @@ class Core:
             abandon_after_seconds=settings.abandon_after_seconds or ttl,
             observer=observer,
         )
-        self.delivery = CancelDelivery(cancels, tasks, outage_seconds=outage, observer=observer)
-        self.keeper = LeaseKeeper(
+        self.delivery: CancelDelivery = CancelDelivery(cancels, tasks, outage_seconds=outage, observer=observer)
+        self.keeper: LeaseKeeper = LeaseKeeper(
             leases,
             tasks,
             ttl_seconds=ttl,
@@ -68,7 +69,7 @@ class Core:
             observer=observer,
             after_renewal=self._after_renewal,
         )
-        self.starter = Starter(
+        self.starter: Starter = Starter(
             store,
             leases,
             keeper=self.keeper,
@@ -79,7 +80,7 @@ class Core:
             settings=settings,
             observer=observer,
         )
-        self.canceller = Canceller(
+        self.canceller: Canceller = Canceller(
             store, leases, cancels, keeper=self.keeper, feeds=self.feeds, tasks=tasks, settings=settings
         )
         self._store = store

@@ -68,7 +68,7 @@ class UnknownOptionError(ConfigError):
     def __init__(self, option: str, *, scheme: str, known: Iterable[str]) -> None:
         self.option = option
         self.scheme = scheme
-        self.known = sorted(known)
+        self.known: list[str] = sorted(known)
         names = ", ".join(self.known) or "none"
         super().__init__(f"unknown option {option!r} for {scheme}://{nearest(option, self.known)} known: {names}")
 

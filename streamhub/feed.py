@@ -25,7 +25,7 @@ from streamhub.window import Window
 
 KEYS_PER_CALL = 256
 
-logger = logging.getLogger("streamhub")
+logger: logging.Logger = logging.getLogger("streamhub")
 
 
 class Feed:
@@ -33,11 +33,11 @@ class Feed:
 
     def __init__(self, key: str, reader: PageReader, window_bytes: int) -> None:
         self.key = key
-        self.version = 0
-        self.settled = -1  # the version at which the window reaches the store's tail, as far as hints tell
+        self.version: int = 0
+        self.settled: int = -1  # the version at which the window reaches the store's tail, as far as hints tell
         self.window: Window | None = None
         self.abandoned: tuple[int, int] | None = None  # (generation, tail) nobody produces any more
-        self.attached = 0
+        self.attached: int = 0
         self.joined: asyncio.Task[None] | None = None
         self._reader = reader
         self._window_bytes = window_bytes

@@ -71,7 +71,7 @@ class Hub:
         self.store = store
         self.leases = leases
         self.cancels = cancels
-        self.settings = settings or HubSettings()
+        self.settings: HubSettings = settings or HubSettings()
         self.observer = observer
         self._backends: list[Backend] = []
         self._core: Core | None = None

@@ -19,7 +19,7 @@ from streamhub.protocols import LeaseManager
 from streamhub.tasks import TaskOwner
 from streamhub.types import Lease
 
-logger = logging.getLogger("streamhub")
+logger: logging.Logger = logging.getLogger("streamhub")
 
 
 class HeldLease:
@@ -29,8 +29,8 @@ class HeldLease:
         self.lease = lease
         self.lost: LeaseLostError | None = None
         self.on_lost: Callable[[LeaseLostError], None] | None = None
-        self.renew_at = 0.0
-        self.touch_seconds = 0.0  # how often the stream's life is extended; 0 until it is open
+        self.renew_at: float = 0.0
+        self.touch_seconds: float = 0.0  # how often the stream's life is extended; 0 until it is open
         self.touched_at = sent
         self._deadline = 0.0
         self.renewed(sent)

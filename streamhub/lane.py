@@ -46,11 +46,11 @@ class Lane:
         """
         self.key = key
         self.generation = generation
-        self.sent = tail  # index of the last chunk sent
-        self.durable = tail  # index of the last chunk stored
+        self.sent: int = tail  # index of the last chunk sent
+        self.durable: int = tail  # index of the last chunk stored
         self.error: StreamHubError | None = None
-        self.ended = False
-        self.closed = False
+        self.ended: bool = False
+        self.closed: bool = False
         self.wake: Callable[[], None] = lambda: None
         self._pending: list[bytes] = []
         self._pending_bytes = 0

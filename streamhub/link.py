@@ -17,7 +17,7 @@ from streamhub.errors import BackendUnavailableError
 from streamhub.outage import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, ride
 from streamhub.tasks import TaskOwner
 
-logger = logging.getLogger("streamhub")
+logger: logging.Logger = logging.getLogger("streamhub")
 
 Topic = TypeVar("Topic", bound=Hashable)
 Item = TypeVar("Item")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-logger = logging.getLogger("streamhub")
+logger: logging.Logger = logging.getLogger("streamhub")
 
 EventName: TypeAlias = Literal[
     "append", "subscribe", "cancel", "lease_lost", "takeover", "fenced_write", "reconnect", "drain"

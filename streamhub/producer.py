@@ -41,9 +41,9 @@ class Producer:
         reader: PageReader,
         settings: HubSettings,
     ) -> None:
-        self.key = info.key
-        self.run = info.run
-        self.generation = info.generation
+        self.key: str = info.key
+        self.run: str = info.run
+        self.generation: int = info.generation
         self.resumed = resumed
         self._info = info
         self._lane = lane

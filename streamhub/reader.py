@@ -17,7 +17,7 @@ PAGE_BYTES = 256 * 1024
 READS_PER_CALL = 32
 CALLS_AT_ONCE = 4
 
-logger = logging.getLogger("streamhub")
+logger: logging.Logger = logging.getLogger("streamhub")
 
 
 @dataclass(frozen=True, slots=True)

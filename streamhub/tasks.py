@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from streamhub.errors import HubClosedError, StreamHubError
 
 T = TypeVar("T")
-logger = logging.getLogger("streamhub")
+logger: logging.Logger = logging.getLogger("streamhub")
 
 
 def consume(future: asyncio.Future[Any]) -> None:
@@ -23,7 +23,7 @@ class TaskOwner:
     """Owns background tasks; ``aclose`` cancels and awaits what is left of them."""
 
     def __init__(self) -> None:
-        self.closed = False
+        self.closed: bool = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:

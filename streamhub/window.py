@@ -15,10 +15,10 @@ class Window:
 
     def __init__(self, loaded: LoadedPage, max_bytes: int) -> None:
         page = loaded.page
-        self.run = page.run
+        self.run: str = page.run
         self.spans: Sequence[Span] = page.spans
         self.end: End | None = None
-        self.tail = loaded.after
+        self.tail: int = loaded.after
         self._blocks: deque[tuple[int, list[Chunk], int]] = deque()  # (first index, chunks, bytes)
         self._bytes = 0
         self._max_bytes = max_bytes
