@@ -29,16 +29,15 @@ def nonce_at(reading: Reading, content: int | None, index: int) -> bytes | None:
     return found[1] if found is not None and found[0] <= index else None
 
 
-def chunks_after(reading: Reading, content: int | None, index: int) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield chunks after ``index`` by records: the index of the first one, and all of it.
+def chunks_after(reading: Reading, content: int | None, index: int) -> Iterator[list[bytes]]:
+    """Yield the chunks after ``index``, record by record.
 
     Raises:
         UnsupportedFormatError: a record was written by a later release, or is damaged.
     """
-    for first, _, packed in reading.connection.execute(_SQL["after"], (content, index)):
+    for first, packed in reading.connection.execute(_SQL["after"], (content, index)):
         chunks = unpack_chunks(packed)
-        skip = max(0, index + 1 - first)
-        yield first + skip, chunks[skip:]
+        yield chunks[index + 1 - first :] if first <= index else chunks
 
 
 def record_of(changed: int, content: int | None, append: Append) -> tuple[object, ...]:
@@ -76,7 +75,7 @@ def plan_trim(reading: Reading, content: int | None, kept: Kept, append: Append,
 
 
 def _oldest(reading: Reading, content: int | None, kept: Kept, append: Append) -> Iterator[bytes]:
-    for _, chunks in chunks_after(reading, content, kept.first - 1):
+    for chunks in chunks_after(reading, content, kept.first - 1):
         yield from chunks
     yield from append.chunks
 

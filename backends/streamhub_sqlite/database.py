@@ -42,6 +42,7 @@ class Database:
         self._reader: Reader | None = None
         self._watcher: Watcher | None = None
         self._watching = asyncio.Lock()
+        self._port: int | None = None
         self._ready = False
 
     async def connect(self) -> None:
@@ -116,24 +117,24 @@ class Database:
         """Have the watching thread run; it stays until the file is closed, or fails all feeds when it must end."""
         self.check()
         async with self._watching:
-            if self._watcher is not None and self._watcher.alive:
-                return
-            identity = _live(_live(self._writer).identity)
-            self._watcher = Watcher(
-                self.path, self.options, self.clock, identity=identity, feeds=self._feeds, beat=self._beat
-            )
+            if self._watcher is None or self._watcher.ended:
+                identity = _live(_live(self._writer).identity)
+                self._watcher = Watcher(
+                    self.path, self.options, self.clock, identity=identity, feeds=self._feeds, beat=self._beat
+                )
             try:
                 await self._watcher.start()
             except sqlite3.Error as exc:
                 raise unavailable(self.path, exc) from exc
             port = self._watcher.port
-            if port is not None:
+            if port is not None and port != self._port:
                 await self.write(lambda writing: nudge.register(writing, self._token, port))
+            self._port = port
 
     def _beat(self) -> None:
         """Say again where this process listens. In the loop's thread."""
-        port = None if self._watcher is None else self._watcher.port
-        if self._ready and port is not None and self._loop is not None:
+        port = self._port
+        if self._ready and port is not None:
             self._post(lambda writing: nudge.register(writing, self._token, port))
 
     def _post(self, operation: Callable[[Writing], Any]) -> None:
@@ -141,7 +142,7 @@ class Database:
         future: asyncio.Future[Any] = _live(self._loop).create_future()
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         with suppress(HubClosedError):
-            _live(self._writer).post(operation, future)
+            _live(self._writer).post(operation, future, busy_seconds=1.0)
 
     async def aclose(self) -> None:
         """Close the file; see ``Backend.aclose``."""
@@ -149,7 +150,7 @@ class Database:
             self.check()
             self._ready = False
             self._feeds.fail(BackendUnavailableError("the sqlite backend was closed"))
-            if self._watcher is not None and self._watcher.port is not None:
+            if self._port is not None:
                 self._post(lambda writing: nudge.unregister(writing, self._token))
         await self._stop()
 

@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_MAX_ITEMS = 2048
+MAX_ITEMS = 2048
+"""How much an inbox holds before it is summed up."""
 
 
 class Inbox(ABC, Generic[T]):
@@ -29,7 +30,7 @@ class Inbox(ABC, Generic[T]):
     def put(self, items: list[T]) -> None:
         """Add items; when there are too many, they are replaced by their summary."""
         self._items.extend(items)
-        if len(self._items) > _MAX_ITEMS:
+        if len(self._items) > MAX_ITEMS:
             self._items = deque(self._summary(self._items))
         self._arrived.set()
 

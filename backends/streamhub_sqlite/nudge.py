@@ -105,28 +105,34 @@ class Nudger:
 
     def __init__(self, token: str, *, nudge: bool) -> None:
         self._token = token
+        self._nudge = nudge
         self._known = -1
         self._ports: list[int] = []
         self._socket: socket.socket | None = None
-        if nudge:
-            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            self._socket.setblocking(False)
 
     def load(self, writing: Writing) -> None:
         """Read who listens, if that has changed; in the transaction that the nudges will tell of."""
-        if self._socket is None or writing.file.listeners == self._known:
+        if not self._nudge or writing.file.listeners == self._known:
             return
         rows = writing.rows(_SQL["others"], (self._token, writing.now_ms - _STALE_MS))
         self._ports = [row[0] for row in rows]
         self._known = writing.file.listeners
 
+    def forget(self) -> None:
+        """Read who listens anew: the transaction of the last ``load`` was undone."""
+        self._known = -1
+
     def send(self) -> None:
-        """Nudge everybody else."""
-        if self._socket is None:
-            return
+        """Nudge everybody else; whoever is not reached finds out by its poll."""
         for port in self._ports:
             with suppress(OSError):
-                self._socket.sendto(b"", (_HOST, port))
+                self._open().sendto(b"", (_HOST, port))
+
+    def _open(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+        return self._socket
 
     def close(self) -> None:
         """Close the socket."""

@@ -46,11 +46,6 @@ class Watcher(Worker[Reading]):
         self._cursor = 0
 
     @property
-    def alive(self) -> bool:
-        """Whether it still watches."""
-        return not self._finished.done()
-
-    @property
     def port(self) -> int | None:
         """Where it can be nudged, if it can."""
         return None if self._ear is None else self._ear.port
@@ -78,6 +73,8 @@ class Watcher(Worker[Reading]):
             self._watch(connection, ear)
         except (sqlite3.Error, StreamHubError) as exc:
             error = unavailable(self._path, exc) if isinstance(exc, sqlite3.Error) else exc
+            # First of all: no feed may be added that nobody will tell.
+            self.ended = True
             self._tell([partial(self._feeds.fail, error)])
         finally:
             ear.close()

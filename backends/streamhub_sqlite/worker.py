@@ -58,14 +58,18 @@ class Worker(ABC, Generic[C]):
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
+        # Set by the thread, before it tells anybody.
+        self.ended = False
         self.connection: sqlite3.Connection | None = None
 
     async def start(self) -> None:
-        """Start the thread and open its connection; raise what opening raises."""
-        self._thread.start()
-        await self._opened
+        """Start the thread, if that was not done, and return once its connection is open; raise what opening raises."""
+        if self._thread.ident is None:
+            self._thread.start()
+        await asyncio.shield(self._opened)
 
     async def submit(self, operation: Callable[[C], T]) -> T:
         """Run an operation in the thread and return its result."""
@@ -73,11 +77,17 @@ class Worker(ABC, Generic[C]):
         self.post(operation, future)
         return await future
 
-    def post(self, operation: Callable[[C], Any], future: asyncio.Future[Any]) -> None:
-        """Queue an operation. From any thread, if nobody looks at the future but the loop's thread."""
+    def post(
+        self, operation: Callable[[C], Any], future: asyncio.Future[Any], *, busy_seconds: float | None = None
+    ) -> None:
+        """Queue an operation whose outcome goes to ``future``. In the loop's thread."""
         if self._closing:
             raise HubClosedError("the sqlite backend is closed")
-        self._queue.put(Call(operation, future, time.monotonic() + self._busy_seconds))
+        seconds = self._busy_seconds if busy_seconds is None else busy_seconds
+        self._queue.put(Call(operation, future, time.monotonic() + seconds))
+        if self.ended:
+            # The thread may have missed it.
+            self._fail_rest()
 
     def stop(self) -> None:
         """Let the thread finish the calls that are queued, and then end. May be repeated."""
@@ -121,6 +131,7 @@ class Worker(ABC, Generic[C]):
             self.connection = self._connect()
         except BaseException as exc:  # noqa: BLE001 - it is raised in start()
             error = exc
+            self.ended = True
             self._tell([lambda: settle(self._opened, None, error), lambda: settle(self._finished, None, None)])
             return
         self._tell([lambda: settle(self._opened, None, None)])
@@ -129,6 +140,7 @@ class Worker(ABC, Generic[C]):
         finally:
             connection, self.connection = self.connection, None
             connection.close()
+            self.ended = True
             self._fail_rest()
             self._tell([lambda: settle(self._finished, None, None)])
 

@@ -85,6 +85,7 @@ class Writer(Worker[Writing]):
             writing.save()
             connection.execute("COMMIT")
         except BaseException:
+            self._nudger.forget()
             roll_back(connection)
             raise
         return writing.outbox
@@ -122,7 +123,12 @@ class Writer(Worker[Writing]):
 
     def _leave(self, connection: sqlite3.Connection) -> None:
         self._checkpoint(connection)
-        self._nudger.close()
+
+    def _run(self, connection: sqlite3.Connection) -> None:
+        try:
+            super()._run(connection)
+        finally:
+            self._nudger.close()
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         if self._written_at is None:

@@ -2,7 +2,7 @@
 
 -- name: insert
 -- Arguments, for each row: id, content, first, last, generation, nonce, metadata, chunks. VALUES are added by write_many.
-INSERT INTO record (id, content, first, last, generation, nonce, metadata, chunks)
+INSERT OR FAIL INTO record (id, content, first, last, generation, nonce, metadata, chunks)
 
 -- name: nonce_at
 -- Arguments: content, index. Result: first and nonce of the record that holds the index, or of a later one.
@@ -10,7 +10,7 @@ SELECT first, nonce FROM record WHERE content = ? AND last >= ? ORDER BY last LI
 
 -- name: after
 -- Arguments: content, index. Result: the records that hold later chunks, in order.
-SELECT first, last, chunks FROM record WHERE content = ? AND last > ? ORDER BY last;
+SELECT first, chunks FROM record WHERE content = ? AND last > ? ORDER BY last;
 
 -- name: since
 -- Arguments: the size from which chunks are left out, a sequence number, how many. Result: what was appended since,
