@@ -78,6 +78,11 @@ def check_text(value: str | None, what: str, *, max_bytes: int = 4096) -> str | 
     return value
 
 
+def clip_text(value: object, *, max_bytes: int = 4096) -> str:
+    """Turn what a failure says into valid Unicode of bounded size: at the end of a run nothing is refused any more."""
+    return str(value).encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
+
+
 def check_retention(value: Retention) -> Retention:
     """Accept a retention whose times and caps are greater than 0."""
     check_seconds(value.unfinished_seconds, "unfinished_seconds")
