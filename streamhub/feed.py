@@ -42,6 +42,7 @@ class Feed:
         self._reader = reader
         self._window_bytes = window_bytes
         self._waiters: set[asyncio.Future[None]] = set()
+        self._polled = False
         self._seen: tuple[int, str, int] | None = None
         self._unheld_since: float | None = None
 
@@ -109,16 +110,25 @@ class Feed:
     def observe(self, info: StreamInfo | None, holder: Holder | None, abandon_after_seconds: float) -> None:
         """Take in what a poll found: wake on any change, and judge whether the run is abandoned."""
         seen = None if info is None else (info.generation, info.state, info.tail)
-        changed, self._seen = seen != self._seen, seen
+        first, moved = not self._polled, self._polled and seen != self._seen
+        self._polled, self._seen = True, seen
         now = time.monotonic()
-        if info is None or changed or not _is_dead(info, holder):
+        if info is None or moved or not _is_dead(info, holder):
             self.abandoned = self._unheld_since = None
         elif self._unheld_since is None:
             self._unheld_since = now
-        elif now - self._unheld_since >= abandon_after_seconds:
-            self.abandoned, changed = (info.generation, info.tail), True
-        if changed:
+        elif self.abandoned is None and now - self._unheld_since >= abandon_after_seconds:
+            self.abandoned = (info.generation, info.tail)
             self.changed()
+        if (first or moved) and not self._knows(info):
+            self.changed()
+
+    def _knows(self, info: StreamInfo | None) -> bool:
+        """Say whether the window has all that a poll found: then its hints have woken everyone already."""
+        window = self.window
+        if window is None or info is None or window.spans[-1].generation != info.generation:
+            return False
+        return window.tail >= info.tail and (info.state == "open" or (info.state == "ended" and window.end is not None))
 
 
 def _is_dead(info: StreamInfo, holder: Holder | None) -> bool:
