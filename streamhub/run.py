@@ -104,8 +104,10 @@ class Run:
             await self._lane.flush()
         finally:
             self._delivery.unlisten(self._switch.ref, self._switch)
-            self._on_finished(self)
-            await self._keeper.release(self._held)
+            try:
+                await self._keeper.release(self._held)
+            finally:
+                self._on_finished(self)  # last: a closing hub waits for this, then cancels what is left
 
     def _end(self, outcome: BaseException | None) -> End | None:
         if outcome is None:

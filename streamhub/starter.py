@@ -93,20 +93,21 @@ class Starter:
         self._settings = settings
         self._observer = observer
         self._idle = asyncio.Event()
+        self._opening = 0
 
     async def idle(self, timeout_seconds: float | None) -> None:
-        """Return once no run is left, or after the timeout."""
-        if self.runs:
-            try:
-                async with asyncio.timeout(timeout_seconds):
+        """Return once no run is left, nor being opened, or after the timeout."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while self.runs or self._opening:
+                    self._idle.clear()
                     await self._idle.wait()
-            except TimeoutError:
-                pass
+        except TimeoutError:
+            pass
 
     def _finished(self, run: Run) -> None:
         self.runs.discard(run)
-        if not self.runs:
-            self._idle.set()
+        self._idle.set()
 
     async def start(self, request: StartRequest) -> Run:
         """Open a run, waiting for a lease as long as was asked."""
@@ -172,6 +173,14 @@ class Starter:
         return None
 
     async def _attempt(self, request: StartRequest, plan: _Plan) -> Run:
+        self._opening += 1
+        try:
+            return await self._acquire_and_open(request, plan)
+        finally:
+            self._opening -= 1
+            self._idle.set()
+
+    async def _acquire_and_open(self, request: StartRequest, plan: _Plan) -> Run:
         owner = secrets.token_urlsafe(12)
         known = 0 if plan.found is None else plan.found.generation
         ended = plan.found is not None and plan.found.state != "open"
@@ -254,7 +263,6 @@ class Starter:
             on_finished=self._finished,
         )
         self.runs.add(run)
-        self._idle.clear()
         return run
 
     async def _reopen(self, opened: StreamInfo, held: HeldLease) -> int:
