@@ -20,7 +20,7 @@ from streamhub.protocols import LeaseManager, StreamStore
 from streamhub.reader import LoadedPage, PageReader
 from streamhub.settings import HubSettings
 from streamhub.tasks import TaskOwner
-from streamhub.types import Append, Change, Holder, StreamInfo
+from streamhub.types import Append, Change, Holder, Span, StreamInfo
 from streamhub.window import Window
 
 KEYS_PER_CALL = 256
@@ -50,11 +50,21 @@ class Feed:
         """Read a page, and remember it if it reaches the tail."""
         version = self.version
         loaded = await self._reader.read(self.key, after)
+        untouched = self.version == version
+        known = self._known
         self._absorb(loaded)
+        if self._known != known:
+            self.changed()  # whoever waits has less than the window now, and its hint may come too late or never
         page, window = loaded.page, self.window
-        if window is not None and loaded.last == page.tail == window.tail and page.spans == window.spans:
-            self.settled = max(self.settled, version)
+        if window is not None and loaded.last == page.tail == window.tail and page.spans == window.spans and untouched:
+            self.settled = self.version
         return loaded
+
+    @property
+    def _known(self) -> tuple[Span, int, bool] | None:
+        """How far the window reaches."""
+        window = self.window
+        return None if window is None else (window.spans[-1], window.tail, window.end is not None)
 
     def _absorb(self, loaded: LoadedPage) -> None:
         page, window = loaded.page, self.window

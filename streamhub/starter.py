@@ -129,8 +129,11 @@ class Starter:
                 plan = await self._decide(request)
                 return await self._tasks.settle(self._attempt(request, plan), _give_up, "start")
             except LeaseHeldError as held:
-                if join and (joined := await self._join(request, held)) is not None:
-                    return joined
+                found = (await self._ride_describe(request.key))[0]
+                if found is not None and found.state != "open" and found.generation >= held.generation:
+                    continue  # it has ended since: its lease is not in the way
+                if join and request.run in (None, held.run):
+                    return Joined(request.key, held.run, held.generation)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise
@@ -162,15 +165,6 @@ class Starter:
 
     async def _ride_describe(self, key: str) -> list[StreamInfo | None]:
         return list(await ride(lambda: self._store.describe([key]), self._settings.outage_seconds))
-
-    async def _join(self, request: StartRequest, held: LeaseHeldError) -> Joined | None:
-        """Say whether the holder's run is the one asked for, un-ended by a fresh describe."""
-        found = (await self._ride_describe(request.key))[0]
-        if found is not None and found.state != "open" and found.generation >= held.generation:
-            return None  # it has ended since; its lease will not be in the way
-        if request.run in (None, held.run):
-            return Joined(request.key, held.run, held.generation)
-        return None
 
     async def _attempt(self, request: StartRequest, plan: _Plan) -> Run:
         self._opening += 1
@@ -212,8 +206,10 @@ class Starter:
 
     async def _open(self, request: StartRequest, plan: _Plan, held: HeldLease) -> StreamInfo:
         lease = held.lease
-        return await ride(
-            lambda: self._store.open(
+
+        async def attempt() -> StreamInfo:
+            held.check()  # without a lease nothing is written
+            return await self._store.open(
                 lease.key,
                 lease.generation,
                 owner=lease.owner,
@@ -222,9 +218,9 @@ class Starter:
                 resume=plan.resume,
                 metadata=request.metadata,
                 retention=request.retention,
-            ),
-            self._settings.outage_seconds,
-        )
+            )
+
+        return await ride(attempt, self._settings.outage_seconds)
 
     def _make_run(
         self,
