@@ -16,7 +16,6 @@ from typing import Literal, TypeAlias
 from streamhub.cancellation import CancelDelivery
 from streamhub.committer import Committer
 from streamhub.errors import (
-    DataLostError,
     LeaseHeldError,
     OpenConflictError,
     StaleGenerationError,
@@ -193,7 +192,7 @@ class Starter:
             raise
         run = self._make_run(request, opened, held, stop, switch, resumed=plan.resume)
         try:
-            await self._delivery.check([switch.ref])
+            await ride(lambda: self._delivery.check([switch.ref]), self._settings.outage_seconds)
         except BaseException as exc:
             run.leave(exc)
             await run.finish()
@@ -265,15 +264,14 @@ class Starter:
         """Open the stream again, as the same generation, after the store lost it; return the tail that is left."""
         held.check()
         found = (await self._ride_describe(opened.key))[0]
-        if found is not None and (found.state != "open" or found.run != opened.run):
-            raise DataLostError(opened.key, f"run {opened.run!r} is gone, run {found.run!r} is stored")
-        plan = _Plan(found, opened.run, resume=found is not None)
+        resume = found is not None and found.state == "open" and found.run == opened.run
+        plan = _Plan(found, opened.run, resume=resume)
         request = StartRequest(
             key=opened.key,
             run=opened.run,
             unfinished="resume",
             wait_seconds=0,
-            metadata=None if found is not None else opened.metadata,
+            metadata=None if resume else opened.metadata,
             retention=opened.retention,
             handover=False,
         )

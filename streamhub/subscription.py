@@ -157,7 +157,7 @@ class Subscription:
             version = feed.version
             if self._take_from_window(feed.window):
                 return
-            if feed.settled == version and self._at_tail_of(feed.window):
+            if feed.settled == version and feed.abandoned is None and self._at_tail_of(feed.window):
                 await feed.wait(version)
                 continue
             loaded = await self._read(feed, self._index)
