@@ -42,7 +42,9 @@ class Offset(NamedTuple):
             raise InvalidOffsetError(f"offset {text!r} is malformed: expected 'generation-index', as in '7-42'")
         offset = cls(int(match[1]), int(match[2]))
         if offset.generation < 1 or offset.generation > _MAX or offset.index > _MAX:
-            raise InvalidOffsetError(f"offset {text!r} is out of range")
+            raise InvalidOffsetError(
+                f"offset {text!r} is out of range: generations begin at 1, numbers end at 2**63 - 1"
+            )
         return offset
 
     def __str__(self) -> str:
