@@ -16,6 +16,7 @@ from streamhub.tasks import TaskOwner, consume
 from streamhub.types import Joined, Started
 
 Source: TypeAlias = Callable[[Producer], AsyncIterable[str | bytes] | Awaitable[None]]
+"""What ``hub.start`` runs: it yields the chunks, or sends them by itself."""
 
 logger: logging.Logger = logging.getLogger("streamhub")
 

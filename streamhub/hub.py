@@ -30,6 +30,7 @@ from streamhub.subscription import Subscription
 from streamhub.types import CancelResult, Joined, Metadata, Offset, Retention, Started, StreamInfo
 
 KeyState: TypeAlias = Literal["live", "orphaned", "ended"]
+"""How a key's run stands: it is being produced, has neither end nor producer, or has its end."""
 
 KEYS_PER_CALL = 256
 

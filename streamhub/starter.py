@@ -37,6 +37,7 @@ from streamhub.tasks import TaskOwner
 from streamhub.types import Joined, Metadata, Retention, RunRef, StreamInfo
 
 Unfinished: TypeAlias = Literal["raise", "resume", "replace"]
+"""What to do with a run whose producer died: refuse, continue it (the same run only), or begin another."""
 
 RETRY_SECONDS = 0.25
 """How often a waiting start looks again: a holder may renew, release or end at any time."""
