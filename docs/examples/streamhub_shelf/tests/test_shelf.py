@@ -21,6 +21,8 @@ PARTS = ("streams", "leases", "cancels")
 class ShelfHarness(UrlHarness):
     """A directory for each case."""
 
+    short_seconds = 0.5  # leases of a second need streams that live for more than a third of that
+
     def __init__(self, folder: Path) -> None:
         super().__init__(
             f"shelf:///{folder}/{{unique}}?busy_seconds=1",
