@@ -297,7 +297,7 @@ class Hub:
         on_interrupt: OnInterrupt | None,
         ttl_seconds: float,
     ) -> StartRequest:
-        check_choice(unfinished, "unfinished", ("raise", "resume", "replace"))
+        check_choice(unfinished, "unfinished", Unfinished)
         retention = self.settings.retention if retention is None else check_retention(retention)
         if retention.unfinished_seconds <= ttl_seconds / 3:
             raise ConfigError(
@@ -305,7 +305,7 @@ class Hub:
                 f" its lease ({ttl_seconds:g} s): use more than a third of that"
             )
         on_interrupt = self.settings.on_interrupt if on_interrupt is None else on_interrupt
-        check_choice(on_interrupt, "on_interrupt", ("fail", "handover"))
+        check_choice(on_interrupt, "on_interrupt", OnInterrupt)
         return StartRequest(
             key=check_name(key),
             run=None if run is None else check_name(run, "run"),
@@ -400,7 +400,7 @@ class Hub:
         if prefix:
             check_name(prefix, "prefix")
         if state is not None:
-            check_choice(state, "state", ("live", "orphaned", "ended"))
+            check_choice(state, "state", KeyState)
         batch: list[str] = []
         async for key in self.store.keys(prefix):
             batch.append(key)
