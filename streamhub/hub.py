@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Self
 
 from streamhub.block import HubTask, ProduceBlock, Source
 from streamhub.core import Core
@@ -21,6 +21,7 @@ from streamhub.inputs import (
     check_text,
     parse_after,
 )
+from streamhub.listing import KeyState, list_keys
 from streamhub.observer import Event, Observer, notify
 from streamhub.protocols import Backend, CancelBus, LeaseManager, StreamStore
 from streamhub.registry import open_url
@@ -28,11 +29,6 @@ from streamhub.settings import HubSettings, OnInterrupt
 from streamhub.starter import StartRequest, Unfinished
 from streamhub.subscription import Subscription
 from streamhub.types import CancelResult, Joined, Metadata, Offset, Retention, Started, StreamInfo
-
-KeyState: TypeAlias = Literal["live", "orphaned", "ended"]
-"""How a key's run stands: it is being produced, has neither end nor producer, or has its end."""
-
-KEYS_PER_CALL = 256
 
 
 @asynccontextmanager
@@ -394,40 +390,18 @@ class Hub:
         found = (await self.store.describe([check_name(key)]))[0]
         return found if found is not None and found.state in ("open", "ended") else None
 
-    async def keys(self, prefix: str = "", *, state: KeyState | None = None) -> AsyncIterator[str]:
-        """Iterate the keys of streams: all, or those ``live`` (being produced), ``orphaned`` or ``ended``."""
+    def keys(self, prefix: str = "", *, state: KeyState | None = None) -> AsyncIterator[str]:
+        """Iterate the keys of streams: all, or those ``live`` (being produced), ``orphaned`` or ``ended``.
+
+        In no order, each as it was at some moment of the iteration. ``BackendUnavailableError`` at once: an outage is
+        not ridden out.
+        """
         self._open()
         if prefix:
             check_name(prefix, "prefix")
         if state is not None:
             check_choice(state, "state", KeyState)
-        batch: list[str] = []
-        async for key in self.store.keys(prefix):
-            batch.append(key)
-            if len(batch) == KEYS_PER_CALL:
-                for found in await self._of_state(batch, state):
-                    yield found
-                batch = []
-        for found in await self._of_state(batch, state):
-            yield found
-
-    async def _of_state(self, keys: list[str], state: KeyState | None) -> list[str]:
-        if not keys:
-            return []
-        infos = await self.store.describe(keys)
-        if state is None:
-            return [info.key for info in infos if info is not None and info.state in ("open", "ended")]
-        if state == "ended":
-            return [info.key for info in infos if info is not None and info.state == "ended"]
-        unfinished = [info for info in infos if info is not None and info.state == "open"]
-        holders = await self.leases.holders([info.key for info in unfinished])
-        held = [holder is not None or not info.attended for info, holder in zip(unfinished, holders, strict=True)]
-        if state == "live":
-            return [info.key for info, alive in zip(unfinished, held, strict=True) if alive]
-        # One that ended and was released between the two questions is no orphan: ask again.
-        orphans = [info for info, alive in zip(unfinished, held, strict=True) if not alive]
-        again = await self.store.describe([info.key for info in orphans])
-        return [info.key for info, now in zip(orphans, again, strict=True) if now is not None and now.seen == info.seen]
+        return list_keys(self.store, self.leases, prefix, state)
 
     def orphans(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate the keys of unfinished runs without a producer, for a worker that resumes them."""
