@@ -254,8 +254,7 @@ class Hub:
             DrainingError: the hub is shutting down.
         """
         core = self._accepting()
-        ttl = core.keeper.ttl_seconds
-        request = self._request(key, run, unfinished, wait, metadata, retention, on_interrupt, ttl)
+        request = self._request(core, key, run, unfinished, wait, metadata, retention, on_interrupt)
         return ProduceBlock(core.tasks, lambda: core.starter.start(request))
 
     async def start(
@@ -278,12 +277,12 @@ class Hub:
         are logged. Arguments and errors are those of ``produce``; ``LeaseHeldError`` only for a run of another name.
         """
         core = self._accepting()
-        ttl = core.keeper.ttl_seconds
-        request = self._request(key, run, unfinished, wait, metadata, retention, on_interrupt, ttl)
+        request = self._request(core, key, run, unfinished, wait, metadata, retention, on_interrupt)
         return await HubTask(core.starter, core.tasks, request, source).start()
 
     def _request(
         self,
+        core: Core,
         key: str,
         run: str | None,
         unfinished: Unfinished,
@@ -291,10 +290,10 @@ class Hub:
         metadata: Metadata | None,
         retention: Retention | None,
         on_interrupt: OnInterrupt | None,
-        ttl_seconds: float,
     ) -> StartRequest:
         check_choice(unfinished, "unfinished", Unfinished)
         retention = self.settings.retention if retention is None else check_retention(retention)
+        ttl_seconds = core.keeper.ttl_seconds
         if retention.unfinished_seconds <= ttl_seconds / 3:
             raise ConfigError(
                 f"unfinished_seconds={retention.unfinished_seconds:g}: a stream would expire between two renewals of"
