@@ -43,6 +43,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {match[0]!r}?" if match else ";"
 
 
+def defect(exc: Exception) -> StreamHubError:
+    """Convert what no backend may raise. Its text stays in the log: it may quote a URL with a password."""
+    error = StreamHubError(f"the backend failed with {type(exc).__name__}: see the log")
+    error.__cause__ = exc
+    return error
+
+
 def _rebuild(cls: type[StreamHubError], args: tuple[object, ...], facts: dict[str, object]) -> StreamHubError:
     error = cls.__new__(cls, *args)
     error.args = args

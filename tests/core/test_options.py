@@ -12,6 +12,7 @@ from streamhub import (
     ConfigError,
     Hub,
     HubSettings,
+    Retention,
     UnknownOptionError,
     registry,
 )
@@ -98,6 +99,10 @@ def test_settings_in_the_url_go_before_given_ones_and_the_environment():
     }
     hub = Hub.from_env(environ)
     assert (hub.settings.lease_seconds, hub.settings.max_chunks) == (2, 5)
+
+
+def test_the_hubs_retention_is_the_default_one():
+    assert HubSettings().retention == Retention()
 
 
 def test_an_empty_environment_says_what_to_set():
