@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -118,6 +119,7 @@ class Hub:
         url = environ.get("STREAMHUB_URL")
         if not url:
             raise ConfigError("STREAMHUB_URL is not set: set it to a backend URL, as in sqlite:///streams.db")
+        _refuse_misspelt(environ)
         variables = {name: f"STREAMHUB_{name.upper()}" for name in HubSettings.names()}
         options = {name: environ[variable] for name, variable in variables.items() if variable in environ}
         return cls.from_url(
@@ -410,6 +412,16 @@ class Hub:
         """Remove a stream; True if it was there. Its producer is refused from now on, its subscribers are told."""
         self._open()
         return await self.store.delete(check_name(key))
+
+
+def _refuse_misspelt(environ: Mapping[str, str]) -> None:
+    """Raise ``ConfigError`` for a variable that is nearly one of ours; others under the prefix may be the user's."""
+    known = [f"STREAMHUB_{name.upper()}" for name in HubSettings.names()]
+    known += ["STREAMHUB_URL", "STREAMHUB_LEASES_URL", "STREAMHUB_CANCELS_URL"]
+    for name in environ:
+        if name.startswith("STREAMHUB_") and name not in known:
+            for near in difflib.get_close_matches(name, known, n=1, cutoff=0.92):
+                raise ConfigError(f"unknown variable {name}; did you mean {near}?")
 
 
 def _part(url: str | None, backend: Backend) -> Backend:
