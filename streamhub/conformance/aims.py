@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from streamhub import CancelResult, End, Producer, RunRef
+import pytest
+
+from streamhub import CancelResult, End, Producer, ProducerCancelledError, RunRef
 from streamhub.conformance.contract import ContractTests
 from streamhub.conformance.drive import (
     UNPOLLED,
@@ -69,7 +71,9 @@ class AimTests(ContractTests):
             yield "never"
 
         await hub.cancel(key, run="r1", reason="early")
-        await soon(hub.start(key, source, run="r1"))
+        with pytest.raises(ProducerCancelledError) as caught:
+            await soon(hub.start(key, source, run="r1"))
+        assert caught.value.reason == "early"
         assert await read_end(hub, key, wait=PATIENCE_SECONDS) == End(state="cancelled", reason="early")
         assert called == []
 
