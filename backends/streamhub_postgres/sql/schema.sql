@@ -1,0 +1,27 @@
+-- The schema's version. Each statement is one step; what is run together is run in one transaction.
+
+-- name: exists
+-- Result: whether the table of versions is there (and may be seen).
+SELECT to_regclass('{schema}.migration') IS NOT NULL;
+
+-- name: version
+-- Result: the version of the schema; 0 for none.
+SELECT coalesce(max(version), 0) FROM {schema}.migration;
+
+-- name: lock
+-- Only one process at a time changes the schema; the lock ends with the transaction.
+SELECT pg_advisory_xact_lock(hashtextextended('streamhub ' || {literal}, 0));
+
+-- name: begin
+-- The schema itself may have been made by somebody else.
+CREATE SCHEMA IF NOT EXISTS {schema};
+
+-- name: table
+CREATE TABLE IF NOT EXISTS {schema}.migration (
+    version integer PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- name: note
+-- Arguments: {version}.
+INSERT INTO {schema}.migration (version) VALUES ({version});

@@ -1,0 +1,102 @@
+"""One connection of the driver's, used by one task at a time, until its first fatal error."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Generator
+
+from streamhub_postgres.driver import Driver, Rows, Statement, connect
+from streamhub_postgres.options import PostgresOptions
+from streamhub_postgres.target import Target
+
+_CLOSE_SECONDS = 2.0
+
+
+class Wire:
+    """A connection. The driver's own time limits, caches and reconnects are off: its owner does that.
+
+    Attributes:
+        pooled: whether a pooler is in between, so that nothing stays from one statement to the next.
+    """
+
+    def __init__(self, driver: Driver, *, pooled: bool) -> None:
+        self.driver = driver
+        self.pooled = pooled
+        self._statements: dict[str, Statement] = {}
+        self._late = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended, as far as this side knows."""
+        return self.driver.is_closed()
+
+    async def fetch(self, query: str, *arguments: object) -> Rows:
+        """Run one statement, which commits by itself; one round trip if it is prepared, else two."""
+        if self.pooled:
+            return await self.driver.fetch(query, *arguments)
+        statement = self._statements.get(query)
+        if statement is None:
+            statement = self._statements[query] = await self.driver.prepare(query)
+        return await statement.fetch(*arguments)
+
+    @contextlib.contextmanager
+    def limited(self, seconds: float) -> Generator[None]:
+        """End the connection if the block takes longer: ``TimeoutError``.
+
+        The driver's own way would be to ask the server, over another connection, to cancel the statement.
+        """
+        timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+        try:
+            yield
+        except Exception as exc:
+            if self._late:
+                raise TimeoutError(f"no answer within {seconds:g} s") from exc
+            raise
+        finally:
+            timer.cancel()
+
+    def _expire(self) -> None:
+        self._late = True
+        self.driver.terminate()
+
+    def forget(self) -> None:
+        """Prepare all statements anew."""
+        self._statements.clear()
+
+    def drop(self) -> None:
+        """End the connection without waiting for the other side."""
+        self.driver.terminate()
+
+    async def aclose(self) -> None:
+        """End a connection that nobody uses in order, if the other side goes along."""
+        self._statements.clear()
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self.driver.close()
+        self.driver.terminate()
+
+
+async def open_wire(target: Target, options: PostgresOptions, *, listening: bool = False) -> Wire:
+    """Connect; with ``listening``, to where ``listen_host`` says. Raises the driver's errors."""
+    limit = options.connect_limit_seconds
+    settings = {"application_name": options.application_name + (" listening" if listening else "")}
+    if options.options is not None:
+        settings["options"] = options.options
+    place: dict[str, str | int] = {"target_session_attrs": options.target_session_attrs}
+    if listening and options.listen_host is not None:
+        place["host"] = options.listen_host
+    if listening and options.listen_port is not None:
+        place["port"] = options.listen_port
+    async with asyncio.timeout(limit):
+        driver = await connect(target.url, seconds=limit, settings=settings, **place)
+    wire = Wire(driver, pooled=True)
+    try:
+        with wire.limited(limit):
+            ((pid,),) = await driver.fetch("SELECT pg_backend_pid()")
+    except BaseException:
+        wire.drop()
+        raise
+    # A pooler answers with a number of its own.
+    wire.pooled = pid != driver.get_server_pid()
+    return wire
