@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from streamhub_postgres.about import describe_server
 from streamhub_postgres.cancels import PostgresCancels
 from streamhub_postgres.leases import PostgresLeases
+from streamhub_postgres.options import PostgresOptions
 from streamhub_postgres.schema import prepare, script_for
 from streamhub_postgres.session import Session
 from streamhub_postgres.store import PostgresStore
@@ -48,8 +49,7 @@ class PostgresBackend:
     @staticmethod
     def setup_sql(schema: str, *, since: int = 0) -> str:
         """Return the SQL that makes a schema, or upgrades it from a version; ``streamhub sql`` prints it."""
-        _, options = parse_url(f"postgresql://?schema={schema}")
-        return script_for(options.schema, since=since)
+        return script_for(PostgresOptions(schema=schema).schema, since=since)
 
     async def connect(self) -> None:
         """Connect, see that the server is fit, and make the schema unless it is there.

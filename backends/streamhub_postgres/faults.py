@@ -63,7 +63,7 @@ def is_unsent(exc: BaseException) -> bool:
     """Say whether the connection had ended before the statement was sent: the driver learns of that late."""
     if isinstance(exc, PostgresError):
         return False
-    return isinstance(exc, InternalClientError) or (isinstance(exc, InterfaceError) and "closed" in str(exc))
+    return type(exc) is InternalClientError or (isinstance(exc, InterfaceError) and "closed" in str(exc))
 
 
 def is_fatal(exc: BaseException) -> bool:

@@ -83,5 +83,7 @@ def script_for(schema: str, *, since: int = 0) -> str:
     scripts = migrations()
     if not 0 <= since <= len(scripts):
         raise ConfigError(f"version {since}: this release knows 1 to {len(scripts)}")
+    if since == len(scripts):
+        return f"-- The schema is of version {since}: there is nothing to do."
     lock = load("schema.sql", schema)["lock"]
     return "\n\n".join(["BEGIN;", f"{lock};", _script(schema, since, scripts), "COMMIT;"])

@@ -1,7 +1,6 @@
 -- Version 1: the whole schema.
--- Arguments: {schema}, quoted. Result: the objects below, empty. Atomicity: schema.py runs it inside one transaction,
+-- Arguments: the schema's name. Result: the objects below, empty. Atomicity: schema.py runs it inside one transaction,
 -- under an advisory lock, and notes the version.
--- Rows that an application's role needs no right to change are in no table here: see docs/backends/postgresql.md.
 
 -- One row for each stream or fence. Appends change it in place (HOT): none of the columns they set is indexed.
 CREATE TABLE {schema}.stream (

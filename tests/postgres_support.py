@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 from postgres_servers import ForeignServer, PgBouncer, PostgresServer, least_privilege
@@ -53,7 +53,7 @@ class PostgresHarness(Harness):
         finally:
             await connection.close()
 
-    async def __aenter__(self) -> PostgresHarness:
+    async def __aenter__(self) -> Self:
         async with self.admin() as admin:
             await admin.execute(PostgresBackend.setup_sql(self.schema))
             if isinstance(self.server, PostgresServer):
@@ -71,6 +71,12 @@ class PostgresHarness(Harness):
         backend = PostgresBackend(self.url or "")
         await backend.connect()
         self.backends.append(backend)
+        return backend
+
+    async def connect_kept(self) -> PostgresBackend:
+        """Connect, as ``make`` does, and say what it is."""
+        backend = await self.make()
+        assert isinstance(backend, PostgresBackend)
         return backend
 
     async def count(self, table: str) -> int:
