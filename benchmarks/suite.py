@@ -31,6 +31,10 @@ AIMS: dict[tuple[str, str], float] = {
     ("sqlite", "64 producers"): 50_000,
     ("sqlite", "publish to receive, 64 streams x 50/s, two processes, p50"): 1.0,
     ("sqlite", "10000 chunks, packed"): 30.0,
+    ("postgresql", "1 producer"): 50_000,
+    ("postgresql", "64 producers"): 60_000,
+    ("postgresql", "10000 chunks, packed"): 30.0,
+    ("postgresql", "10000 chunks, appended one by one"): 30.0,
     ("sqlite", "10000 chunks, appended one by one"): 30.0,
 }
 """What a figure should reach on a small machine: orientation only. The share of the floor is what judges."""

@@ -130,7 +130,7 @@ class PostgresHarness(Harness):
         for backend in self.backends:
             for lane in backend._session.lanes:
                 with contextlib.suppress(StreamHubError):
-                    await lane.run(lambda wire: wire.driver.execute("DEALLOCATE ALL"))
+                    await lane.run(lambda wire: wire.execute("DEALLOCATE ALL"))
 
 
 @asynccontextmanager

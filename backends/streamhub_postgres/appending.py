@@ -135,6 +135,7 @@ class Appender:
         yield [item.nonce for item in items]
         yield sizes
         yield [parts[0].packed if parts else None for parts in records]
+        yield [parts[0].last if parts else None for parts in records]
         yield [
             item.metadata is None
             and len(parts) <= 1

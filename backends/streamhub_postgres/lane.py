@@ -30,19 +30,17 @@ _END_SECONDS = 0.2
 class Lane:
     """Keeps one connection, opened when it is needed, and runs jobs on it."""
 
-    def __init__(self, dial: Callable[[], Awaitable[Wire]], *, name: str, where: str, timeout_seconds: float) -> None:
+    def __init__(self, dial: Callable[[], Awaitable[Wire]], *, name: str, where: str) -> None:
         """Begin without a connection.
 
         Args:
             dial: opens one; raises the driver's errors.
             name: of the task.
             where: what messages call the server.
-            timeout_seconds: how long the server may take for one job.
         """
         self._dial = dial
         self._name = name
         self._where = where
-        self._timeout_seconds = timeout_seconds
         self._waiting: deque[tuple[Job[Any], asyncio.Future[Any]]] = deque()
         self._running: asyncio.Future[Any] | None = None
         self._wire: Wire | None = None
@@ -88,8 +86,7 @@ class Lane:
         for left in reversed(range(_ATTEMPTS)):
             wire = await self._connected()
             try:
-                with wire.limited(self._timeout_seconds):
-                    return await job(wire)
+                return await job(wire)
             except BaseException as exc:
                 if is_fatal(exc) or not isinstance(exc, Exception):
                     self._drop()

@@ -30,7 +30,7 @@ class PostgresOptions:
             notifies: all processes of one schema should agree, for nobody is woken by one that does not notify.
         durability: ``relaxed`` acknowledges appends before they are flushed (``synchronous_commit = off``).
         push_bytes: the largest record that rides in its notification, so that no reader has to read it; 0 for none.
-        timeout_seconds: how long the server may take for one call.
+        timeout_seconds: how long the server may take for one statement.
         connect_seconds: how long connecting may take.
         probe_seconds: how often the listening connection is tested by a notification of its own.
         listen_host, listen_port: where to listen, if not where everything else goes: past a pooler.

@@ -53,14 +53,14 @@ async def _version(wire: Wire, schema: str) -> int:
 
 async def _migrate(wire: Wire, schema: str, scripts: Sequence[str]) -> None:
     queries = load("schema.sql", schema)
-    await wire.driver.execute("BEGIN")
+    await wire.execute("BEGIN")
     try:
-        await wire.driver.execute(queries["lock"])
+        await wire.execute(queries["lock"])
         # Whoever had the lock before may have done it.
         found = await _version(wire, schema)
         if found < len(scripts):
-            await wire.driver.execute(_script(schema, found, scripts))
-        await wire.driver.execute("COMMIT")
+            await wire.execute(_script(schema, found, scripts))
+        await wire.execute("COMMIT")
     except BaseException:
         wire.drop()  # and with it the transaction and its lock
         raise

@@ -30,9 +30,7 @@ class Session:
         self.notifications = Notifications(target, options, channel=self.channel, lane=self.reading)
 
     def _lane(self, name: str) -> Lane:
-        return Lane(
-            self._dial, name=f"postgresql {name}", where=self.target.where, timeout_seconds=self.options.timeout_seconds
-        )
+        return Lane(self._dial, name=f"postgresql {name}", where=self.target.where)
 
     async def _dial(self) -> Wire:
         return await open_wire(self.target, self.options)

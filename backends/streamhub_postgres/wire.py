@@ -12,6 +12,12 @@ from streamhub_postgres.target import Target
 
 _CLOSE_SECONDS = 2.0
 
+# Every statement finds its rows by index, however few there were when it was planned, once, for the connection's life.
+_PLANNING = (
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;"
+    " SET enable_mergejoin = off; SET jit = off"
+)
+
 
 class Wire:
     """A connection. The driver's own time limits, caches and reconnects are off: its owner does that.
@@ -20,7 +26,9 @@ class Wire:
         pooled: whether a pooler is in between, so that nothing stays from one statement to the next.
     """
 
-    def __init__(self, driver: Driver, *, pooled: bool) -> None:
+    def __init__(self, driver: Driver, *, pooled: bool, seconds: float) -> None:
+        """Take a connection; ``seconds`` is how long the server may take for one statement."""
+        self._seconds = seconds
         self.driver = driver
         self.pooled = pooled
         self._statements: dict[str, Statement] = {}
@@ -33,12 +41,18 @@ class Wire:
 
     async def fetch(self, query: str, *arguments: object) -> Rows:
         """Run one statement, which commits by itself; one round trip if it is prepared, else two."""
-        if self.pooled:
-            return await self.driver.fetch(query, *arguments)
-        statement = self._statements.get(query)
-        if statement is None:
-            statement = self._statements[query] = await self.driver.prepare(query)
-        return await statement.fetch(*arguments)
+        with self.limited(self._seconds):
+            if self.pooled:
+                return await self.driver.fetch(query, *arguments)
+            statement = self._statements.get(query)
+            if statement is None:
+                statement = self._statements[query] = await self.driver.prepare(query)
+            return await statement.fetch(*arguments)
+
+    async def execute(self, script: str) -> None:
+        """Run a script without arguments: one round trip, and one transaction unless it says otherwise."""
+        with self.limited(self._seconds):
+            await self.driver.execute(script)
 
     @contextlib.contextmanager
     def limited(self, seconds: float) -> Generator[None]:
@@ -90,13 +104,15 @@ async def open_wire(target: Target, options: PostgresOptions, *, listening: bool
         place["port"] = options.listen_port
     async with asyncio.timeout(limit):
         driver = await connect(target.url, seconds=limit, settings=settings, **place)
-    wire = Wire(driver, pooled=True)
+    wire = Wire(driver, pooled=True, seconds=options.timeout_seconds)
     try:
         with wire.limited(limit):
             ((pid,),) = await driver.fetch("SELECT pg_backend_pid()")
+            # A pooler answers with a number of its own; behind it, a setting would be somebody else's.
+            wire.pooled = pid != driver.get_server_pid()
+            if not wire.pooled and not listening:
+                await driver.execute(_PLANNING)
     except BaseException:
         wire.drop()
         raise
-    # A pooler answers with a number of its own.
-    wire.pooled = pid != driver.get_server_pid()
     return wire

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 from benchmarks.floors.floor import Floor
 from benchmarks.floors.memory import MemoryFloor
+from benchmarks.floors.postgres import PostgresFloor
 from benchmarks.floors.sqlite import SqliteFloor
 from benchmarks.places import Place
 
-FLOORS: dict[str, type[Floor]] = {"memory": MemoryFloor, "sqlite": SqliteFloor}
+FLOORS: dict[str, type[Floor]] = {
+    "memory": MemoryFloor,
+    "sqlite": SqliteFloor,
+    "postgresql": PostgresFloor,
+    "postgres": PostgresFloor,
+}
 
 
 def floor_of(place: Place) -> Floor:

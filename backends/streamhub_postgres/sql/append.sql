@@ -1,9 +1,9 @@
 -- Append: one statement for all streams of a flush.
 
 -- name: append
--- Arguments, by append: keys, generations, tails before, tails after, nonces, payload bytes, first records, whether the
--- record may go out with the hint, metadata, ends; and for those that trim: the first index and the bytes that were kept
--- when the trimming was planned, and those that are kept after it (NULL for others).
+-- Arguments, by append: keys, generations, tails before, tails after, nonces, payload bytes, first records and their last
+-- indexes, whether the record may go out with the hint, metadata, ends; and for those that trim: the first index and the
+-- bytes that were kept when the trimming was planned, and those that are kept after it (NULL for others).
 -- Then of all further records: place of the append (from 1), first index, last index, chunks. Then the channel (NULL:
 -- no notification).
 -- Result: the places (from 1) of the appends that were stored.
@@ -11,11 +11,11 @@
 -- end that count are those that nobody can change before this commits. What matches none of the conditions changes
 -- nothing, and a later statement says why. Records are those of stored appends only, and so is what is notified.
 WITH item AS MATERIALIZED (
-    SELECT i.key COLLATE "C" AS key, i.generation, i.before, i.last, i.nonce, i.size_bytes, i.chunks, i.pushed,
+    SELECT i.key COLLATE "C" AS key, i.generation, i.before, i.last, i.nonce, i.size_bytes, i.chunks, i.upto, i.pushed,
         i.metadata, i."end", i.seen_first, i.seen_bytes, i.first, i.kept_bytes, i.place
-    FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bytea[], $8::boolean[],
-        $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[]) WITH ORDINALITY
-    AS i (key, generation, before, last, nonce, size_bytes, chunks, pushed,
+    FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], $7::bytea[], $8::bigint[],
+        $9::boolean[], $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])
+    WITH ORDINALITY AS i (key, generation, before, last, nonce, size_bytes, chunks, upto, pushed,
         metadata, "end", seen_first, seen_bytes, first, kept_bytes, place)
 ), stored AS (
     UPDATE {schema}.stream AS s SET
@@ -36,31 +36,27 @@ WITH item AS MATERIALIZED (
             ELSE i.last = i.before OR (s.size_bytes + i.size_bytes <= s.max_bytes
                 AND (s.max_chunks IS NULL OR i.last - s.first + 1 <= s.max_chunks))
         END
-    RETURNING s.key, s.content, i.generation, i.before, i.last, i.nonce, i.chunks, i.pushed, i."end", i.first, i.place
+    RETURNING s.key, s.content, i.generation, i.before, i.last, i.nonce, i.chunks, i.upto, i.pushed, i."end",
+        i.first, i.place
 ), kept AS (
     INSERT INTO {schema}.record (content, first, last, nonce, chunks)
-    SELECT s.content, s.before + 1, coalesce(m.before, s.last), s.nonce, s.chunks
-    FROM stored AS s
-    LEFT JOIN (
-        SELECT m.place, min(m.first) - 1 AS before FROM unnest($15::integer[], $16::bigint[]) AS m (place, first) GROUP BY m.place
-    ) AS m ON m.place = s.place
-    WHERE s.chunks IS NOT NULL
+    SELECT s.content, s.before + 1, s.upto, s.nonce, s.chunks FROM stored AS s WHERE s.chunks IS NOT NULL
     UNION ALL
     SELECT s.content, m.first, m.last, s.nonce, m.chunks
-    FROM unnest($15::integer[], $16::bigint[], $17::bigint[], $18::bytea[]) AS m (place, first, last, chunks)
+    FROM unnest($16::integer[], $17::bigint[], $18::bigint[], $19::bytea[]) AS m (place, first, last, chunks)
     JOIN stored AS s ON s.place = m.place
 ), trimmed AS (
     DELETE FROM {schema}.record AS r USING stored AS s
     WHERE s.first IS NOT NULL AND r.content = s.content AND r.last < s.first
-), head AS (
+), head AS MATERIALIZED (
     SELECT s.place, CASE WHEN s.pushed
         THEN 'a' || {topic} || ',' || s.generation || ',' || s.before || ',' || s.last || ','
             || coalesce(encode(s.chunks, 'base64'), '') || ',' || coalesce(encode(convert_to(s."end", 'UTF8'), 'base64'), '')
         ELSE 'd' || {topic} END AS text
-    FROM stored AS s WHERE $19::text IS NOT NULL
+    FROM stored AS s WHERE $20::text IS NOT NULL
 ), part AS (
     SELECT head.text, sum(octet_length(head.text) + 1) OVER (ORDER BY head.place) / 5000 AS number FROM head
 ), told AS MATERIALIZED (
-    SELECT pg_notify($19::text, '1 ' || string_agg(part.text, ' ')) FROM part GROUP BY part.number
+    SELECT pg_notify($20::text, '1 ' || string_agg(part.text, ' ')) FROM part GROUP BY part.number
 )
 SELECT s.place, (SELECT count(*) FROM told) FROM stored AS s;
