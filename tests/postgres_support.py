@@ -12,6 +12,7 @@ from postgres_servers import ForeignServer, PgBouncer, PostgresServer, least_pri
 from streamhub_postgres import PostgresBackend
 
 from streamhub.conformance import Harness
+from streamhub.conformance.waiting import eventually
 from streamhub.errors import StreamHubError
 
 FEW_ABILITIES = frozenset({"processes", "leftovers", "wipe"})
@@ -36,6 +37,7 @@ class PostgresHarness(Harness):
     ) -> None:
         super().__init__()
         self.server = server
+        self.pooler = pooler
         self.capabilities = FEW_ABILITIES if isinstance(server, ForeignServer) else ABILITIES
         self.name = "postgresql"
         self.schema = f"test_{self.token}"
@@ -110,6 +112,15 @@ class PostgresHarness(Harness):
             yield
         finally:
             self.server.start()
+            if self.pooler is not None:
+                # It waits a while before it tries again, and says so to everybody meanwhile.
+                await eventually(self._answers)
+
+    async def _answers(self) -> bool:
+        with contextlib.suppress(StreamHubError):
+            async with connected(self.url or ""):
+                return True
+        return False
 
     async def kill(self, which: str = "streamhub%") -> int:
         """End the connections whose application_name is like ``which``; return how many."""

@@ -38,6 +38,7 @@ class Lane:
             name: of the task.
             where: what messages call the server.
         """
+        self.dialled: int = 0  # how often it has connected
         self._dial = dial
         self._name = name
         self._where = where
@@ -103,6 +104,7 @@ class Lane:
             self._drop()
         if self._wire is None:
             self._wire = await self._dial()
+            self.dialled += 1
         return self._wire
 
     def _drop(self) -> None:

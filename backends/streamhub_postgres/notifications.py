@@ -156,7 +156,7 @@ class Notifications:
         self._ear = None
 
     async def _look(self) -> None:
-        pause = _SHORTEST_LOOK_SECONDS
+        pause, dialled = _SHORTEST_LOOK_SECONDS, self._lane.dialled
         while True:
             await asyncio.sleep(pause)
             if self._ear is not None and (self._ear.hearing or not self._opened.is_set()):
@@ -166,13 +166,19 @@ class Notifications:
                 moved = [await feed.look() for feed in list(self._feeds)]
             except BackendUnavailableError:
                 moved = []
+            if self._lane.dialled != dialled:
+                # Between two connections, it may have been another server's data, or another moment of it.
+                self._summarise()
+            dialled = self._lane.dialled
             pause = _SHORTEST_LOOK_SECONDS if any(moved) else min(2 * pause, _LONGEST_LOOK_SECONDS)
+
+    def _summarise(self) -> None:
+        for feed in tuple(self._feeds):
+            feed.summarise()
 
     def _received(self, payload: str) -> None:
         if not payload.startswith(VERSION):
-            # A later release wrote it.
-            for feed in tuple(self._feeds):
-                feed.summarise()
+            self._summarise()  # a later release wrote it
             return
         for head in payload[len(VERSION) :].split(" "):
             if head.startswith("p") and self._ear is not None:

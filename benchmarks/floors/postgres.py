@@ -46,8 +46,7 @@ class PostgresFloor(Floor):
         connection = await asyncpg.connect(self._url)
         table = f"streamhub_floor_{name}_{time.monotonic_ns()}"
         await connection.execute(
-            f"CREATE TABLE {table} (stream bigint, first bigint,"
-            " chunks bytea, PRIMARY KEY (stream, first))"
+            f"CREATE TABLE {table} (stream bigint, first bigint, chunks bytea, PRIMARY KEY (stream, first))"
         )
         try:
             yield connection, table

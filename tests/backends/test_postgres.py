@@ -20,7 +20,13 @@ from streamhub_postgres.records import page_of, records_of
 from streamhub.conformance.drive import produce_all, soon
 from streamhub.conformance.waiting import eventually
 from streamhub.conformance.writer import Writer, append, described, read, read_all
-from streamhub.errors import LeaseHeldError, OffsetConflictError, StreamEndedError, StreamHubError, UnsupportedFormatError
+from streamhub.errors import (
+    LeaseHeldError,
+    OffsetConflictError,
+    StreamEndedError,
+    StreamHubError,
+    UnsupportedFormatError,
+)
 from streamhub.types import COMPLETED, Append, CancelRequest, Change, End, Read, Retention, RunRef, Span
 
 HUGE = 2**63 - 10

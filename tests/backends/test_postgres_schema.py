@@ -108,7 +108,8 @@ asyncio.run(main())
 async def test_processes_that_start_first_together_make_it_once(database: str) -> None:
     command = [sys.executable, "-c", _STARTER, database]
     processes = [
-        subprocess.Popen([*command, f"k{number}"], stdin=subprocess.PIPE, stderr=subprocess.PIPE) for number in range(12)
+        subprocess.Popen([*command, f"k{number}"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        for number in range(12)
     ]
     for process in processes:  # all have imported what they need before any goes on
         assert process.stdin is not None
@@ -176,7 +177,7 @@ def dump(server: PostgresServer, url: str) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith(("--", "\\"))]
 
 
-NEXT = 'ALTER TABLE {schema}.stream ADD COLUMN note text; UPDATE {schema}.stream SET note = key;'
+NEXT = "ALTER TABLE {schema}.stream ADD COLUMN note text; UPDATE {schema}.stream SET note = key;"
 
 
 async def upgrade(url: str, schema: str, scripts: list[str]) -> None:
@@ -195,7 +196,10 @@ async def test_a_later_release_upgrades_the_schema_in_place_once(database: str) 
         await writer.append(b"a", b"b", end=COMPLETED)
     await asyncio.gather(*(upgrade(database, "streamhub", [*migrations(), NEXT]) for _ in range(8)))
     assert [tuple(row) for row in await run(database, "SELECT key, note FROM streamhub.stream")] == [("k", "k")]
-    assert [row["version"] for row in await run(database, "SELECT version FROM streamhub.migration ORDER BY 1")] == [1, 2]
+    assert [row["version"] for row in await run(database, "SELECT version FROM streamhub.migration ORDER BY 1")] == [
+        1,
+        2,
+    ]
     # This release does not know it, and touches nothing.
     with pytest.raises(UnsupportedFormatError, match="upgrade streamhub"):
         async with connected(database):
@@ -264,7 +268,9 @@ async def test_the_search_path_is_neither_used_nor_changed(database: str) -> Non
         await writer.append(b"a")
         before = await run(database, "SHOW search_path")
         assert await backend._session.fetch(backend._session.reading, "SHOW search_path") == before
-    sql = "".join(path.read_text() for path in (Path(__file__).parents[2] / "backends/streamhub_postgres/sql").rglob("*.sql"))
+    sql = "".join(
+        path.read_text() for path in (Path(__file__).parents[2] / "backends/streamhub_postgres/sql").rglob("*.sql")
+    )
     assert "search_path" not in sql
 
 
@@ -336,7 +342,9 @@ def test_urls_of_libpq_are_understood() -> None:
 async def test_a_socket_in_the_file_system_is_reached(server: PostgresServer) -> None:
     async with (
         fresh_database(server) as url,
-        connected(f"postgresql://postgres@/{url.rpartition('/')[2]}?host={server.directory}&port={server.port}") as backend,
+        connected(
+            f"postgresql://postgres@/{url.rpartition('/')[2]}?host={server.directory}&port={server.port}"
+        ) as backend,
     ):
         await backend.ping()
 
@@ -365,7 +373,9 @@ async def test_a_standby_is_not_taken_for_a_primary(server: PostgresServer) -> N
         with pytest.raises(BackendUnavailableError):
             async with connected(replica.url):
                 pass
-        async with connected(f"{replica.url.replace(f':{replica.port}', f':{replica.port},127.0.0.1:{server.port}')}?schema=st"):
+        async with connected(
+            f"{replica.url.replace(f':{replica.port}', f':{replica.port},127.0.0.1:{server.port}')}?schema=st"
+        ):
             pass
         await run(server.url, "DROP SCHEMA st CASCADE")
     finally:
@@ -398,7 +408,7 @@ def command(*arguments: str, url: str | None = None) -> subprocess.CompletedProc
 
 
 def test_sql_needs_a_backend_that_has_some() -> None:
-    assert "CREATE TABLE \"streamhub\".stream" in command("sql").stdout
+    assert 'CREATE TABLE "streamhub".stream' in command("sql").stdout
     for arguments, message in (
         (("--backend", "sqlite"), "sqlite:// needs no SQL"),
         (("--backend", "postgre"), "did you mean 'postgres'"),

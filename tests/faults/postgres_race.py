@@ -59,12 +59,16 @@ class Race:
 
     async def run(self, stores: list[StreamStore], *, rivals: bool, seconds: float) -> None:
         """Race for some time, each store being one producer; with ``rivals``, two of them are one generation."""
-        writers = [Writer(stores[0], stream.key, run=RUN, retention=Retention(max_bytes=2**40)) for stream in self._streams]
+        writers = [
+            Writer(stores[0], stream.key, run=RUN, retention=Retention(max_bytes=2**40)) for stream in self._streams
+        ]
         for writer in writers:
             await writer.open(attended=False)
         async with asyncio.TaskGroup() as group:
             for number, store in enumerate(stores):
-                group.create_task(self._produce(store, number // 2 if rivals else number, random.Random(self._seed + number)))
+                group.create_task(
+                    self._produce(store, number // 2 if rivals else number, random.Random(self._seed + number))
+                )
             await asyncio.sleep(seconds)
             self._over = True
 
@@ -97,9 +101,7 @@ class Race:
             item = Append(stream.key, generation, tail + 1, chunks, secrets.token_bytes(12))
             (answer,) = await store.append([item])
             self._found.counts[stream.note(item, answer)] += 1
-            if isinstance(answer, Appended):
-                tail = answer.tail
-            elif isinstance(answer, OffsetConflictError):
+            if isinstance(answer, Appended) or isinstance(answer, OffsetConflictError):
                 tail = answer.tail
             else:
                 return
@@ -115,7 +117,9 @@ class Race:
                 wrong.append(f"{len(stored)} chunks are stored, the tail is {info.tail}")
             if any(chunk in stream.refused for chunk in stored):
                 wrong.append("a refused append is stored")
-            if list(info.spans) != sorted(info.spans) or len({span.generation for span in info.spans}) != len(info.spans):
+            if list(info.spans) != sorted(info.spans) or len({span.generation for span in info.spans}) != len(
+                info.spans
+            ):
                 wrong.append("generations are out of order")
             for index, said in stream.acknowledged.items():
                 if len(said) > 1:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import random
-import secrets
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -15,7 +14,7 @@ import asyncpg
 import pytest
 import servers
 from postgres_proxy import proxied
-from postgres_servers import QUICK, PostgresServer, make_role, started
+from postgres_servers import QUICK, PostgresServer, started
 from postgres_support import PostgresHarness, connected
 from streamhub_postgres import PostgresBackend
 
@@ -208,7 +207,9 @@ async def test_calls_cancelled_at_any_await_leave_the_connections_usable(
 ) -> None:
     async def connections() -> int:
         async with harness.admin() as admin:
-            return await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'streamhub%'")
+            return await admin.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'streamhub%'"
+            )
 
     calls = Calls(backend, harness.unique_key())
     await calls.prepare()
@@ -305,9 +306,7 @@ async def test_a_row_that_a_stranger_holds_delays_its_stream_only(
 
 async def test_a_statement_timeout_of_the_role_is_an_outage(server: PostgresServer, harness: PostgresHarness) -> None:
     role = f"hasty_{harness.token}"
-    server.psql(
-        f"CREATE ROLE {role} LOGIN SUPERUSER; ALTER ROLE {role} SET statement_timeout = '300ms'"
-    )
+    server.psql(f"CREATE ROLE {role} LOGIN SUPERUSER; ALTER ROLE {role} SET statement_timeout = '300ms'")
     url = (harness.url or "").replace(server.least_url.partition("?")[0], server.url.replace("postgres@", f"{role}@"))
     try:
         async with connected(url) as backend:
@@ -457,9 +456,7 @@ async def _acknowledging(hub: Hub, key: str, acknowledged: list[bytes], stop: as
 @contextlib.asynccontextmanager
 async def hubs(urls: list[str], **settings: Any) -> AsyncGenerator[list[Hub]]:
     async with contextlib.AsyncExitStack() as stack:
-        yield [
-            await stack.enter_async_context(Hub.from_url(url, settings=HubSettings(**settings))) for url in urls
-        ]
+        yield [await stack.enter_async_context(Hub.from_url(url, settings=HubSettings(**settings))) for url in urls]
 
 
 async def test_an_immediate_shutdown_under_load_loses_nothing_acknowledged() -> None:
@@ -562,7 +559,14 @@ async def test_an_asynchronous_failover_is_healed_or_told() -> None:
                     await producer.flush()
 
                     async def caught_up() -> bool:
-                        return replica.psql("SELECT pg_last_wal_replay_lsn() >= '" + primary.psql("SELECT pg_current_wal_lsn()") + "'::pg_lsn") == "t"
+                        return (
+                            replica.psql(
+                                "SELECT pg_last_wal_replay_lsn() >= '"
+                                + primary.psql("SELECT pg_current_wal_lsn()")
+                                + "'::pg_lsn"
+                            )
+                            == "t"
+                        )
 
                     await eventually(caught_up)
                     await asyncio.to_thread(replica.psql, "SELECT pg_wal_replay_pause()")

@@ -110,16 +110,20 @@ def opens_at_the_tail_it_saw(backend: PostgresBackend) -> None:
     opens("THEN s.tail ELSE 0 END", f"THEN {seen_before('tail', table)} ELSE 0 END")(backend)
 
 
-IGNORED_CONFLICT = appends("JOIN stored AS s ON s.place = m.place\n", "JOIN stored AS s ON s.place = m.place\n    ON CONFLICT DO NOTHING\n")
+FURTHER = "JOIN stored AS s ON s.place = m.place\n"
+NO_CONFLICT = appends(FURTHER, f"{FURTHER}    ON CONFLICT DO NOTHING\n")
+GENERATION, TAIL = "s.generation = i.generation", "s.tail = i.before"
+FOUND = "s.generation = $14 AND s.owner = $15"
 
+# The mutation, and whether rivals of one generation have to meet.
 MUTANTS = {
-    "append of any generation": (appends("s.generation = i.generation AND ", ""), False),
-    "append of the generation that was seen": (stale_view("s.generation = i.generation", "generation", "= i.generation"), False),
-    "append at any tail": (both(appends("AND s.tail = i.before ", ""), IGNORED_CONFLICT), True),
-    "append at the tail that was seen": (both(stale_view("s.tail = i.before", "tail", "= i.before"), IGNORED_CONFLICT), True),
-    "open at the tail that was seen": (both(opens_at_the_tail_it_saw, IGNORED_CONFLICT), False),
-    "open whatever was found": (opens("s.generation = $14 AND s.owner = $15", "$14::bigint > 0 AND $15::text <> ''"), False),
-}  # fmt: skip
+    "append of any generation": (appends(f"{GENERATION} AND ", ""), False),
+    "append of the generation that was seen": (stale_view(GENERATION, "generation", "= i.generation"), False),
+    "append at any tail": (both(appends(f"AND {TAIL} ", ""), NO_CONFLICT), True),
+    "append at the tail that was seen": (both(stale_view(TAIL, "tail", "= i.before"), NO_CONFLICT), True),
+    "open at the tail that was seen": (both(opens_at_the_tail_it_saw, NO_CONFLICT), False),
+    "open whatever was found": (opens(FOUND, "$14::bigint > 0 AND $15::text <> ''"), False),
+}
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -29,9 +29,7 @@ async def main(url: str) -> None:
                     await backend.store.append(
                         [Append(key, generation, info.tail + 1, chunks, b"nonce-%d" % generation)]
                     )
-        await backend.store.append(
-            [Append("ended", 7, 1, (b"one", b"", "drei €".encode()), b"nonce", end=COMPLETED)]
-        )
+        await backend.store.append([Append("ended", 7, 1, (b"one", b"", "drei €".encode()), b"nonce", end=COMPLETED)])
         await backend.leases.acquire("unfinished", owner="o", run="run-1", ttl_seconds=60, above=9)
         await backend.cancels.request("unfinished", "run-1", reason="user", requested_by="u7", ttl_seconds=3600)
 
