@@ -87,7 +87,9 @@ class PostgresFloor(Floor):
             ):
                 await receiver.hear("listening")
                 await publisher.say("go")
-                return await receiver.hear("latencies")
+                latencies = await receiver.hear("latencies")
+                await publisher.say("received")
+                return latencies
 
     async def baselines(self, chunks: int) -> dict[str, float]:
         async with self._table("pool") as (_, table):
@@ -151,9 +153,7 @@ async def publish(caller: Caller, *, url: str, table: str, **facts: float) -> No
     await caller.hear("go")
     flusher = asyncio.create_task(flush())
     await pace(load, send)
-    while waiting:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.2)
+    await caller.hear("received")
     flusher.cancel()
     await connection.close()
 

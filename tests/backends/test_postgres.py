@@ -456,7 +456,8 @@ async def test_a_process_needs_four_connections_at_most(harness: PostgresHarness
             group.create_task(collect_all(hub, key))
     async with harness.admin() as admin:
         names = await admin.fetch(
-            "SELECT application_name, count(*) FROM pg_stat_activity WHERE application_name LIKE 'streamhub%' GROUP BY 1"
+            "SELECT application_name, count(*) FROM pg_stat_activity"
+            " WHERE application_name LIKE 'streamhub%' GROUP BY application_name"
         )
     counts = dict(names)
     assert counts.get("streamhub listening", 0) <= 1

@@ -1,4 +1,4 @@
-"""The conformance suite on an older PostgreSQL, and through PgBouncer in transaction mode, with and without a way past."""
+"""The conformance suite on an older PostgreSQL, through PgBouncer in transaction mode, and without notifications."""
 
 from __future__ import annotations
 

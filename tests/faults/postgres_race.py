@@ -101,7 +101,7 @@ class Race:
             item = Append(stream.key, generation, tail + 1, chunks, secrets.token_bytes(12))
             (answer,) = await store.append([item])
             self._found.counts[stream.note(item, answer)] += 1
-            if isinstance(answer, Appended) or isinstance(answer, OffsetConflictError):
+            if isinstance(answer, (Appended, OffsetConflictError)):
                 tail = answer.tail
             else:
                 return
