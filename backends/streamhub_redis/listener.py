@@ -1,0 +1,158 @@
+"""One connection for everything that is published to a process.
+
+It lives until its first error. Nothing reconnects behind anybody's back: whatever was published meanwhile would be lost
+without a word. Its feeds raise instead, and the core opens others, follows again and looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from redis.exceptions import ResponseError
+
+from streamhub.errors import BackendUnavailableError, StreamHubError
+from streamhub_redis.faults import convert
+from streamhub_redis.pair import first_failure
+from streamhub_redis.resp import pack
+from streamhub_redis.wire import Reply, Wire
+
+_PING = pack(b"PING")
+
+_ENDED = "the connection for notifications has ended"
+
+
+class _Channel:
+    """One channel: how often it was asked for and confirmed, and who waits for that."""
+
+    __slots__ = ("asked", "confirmed", "waiters")
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.confirmed = 0
+        self.waiters: list[tuple[int, asyncio.Future[None]]] = []
+
+
+class Listener:
+    """A connection in subscribed mode."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        where: str,
+        ping_seconds: float,
+        on_message: Callable[[bytes, bytes], None],
+        on_end: Callable[[StreamHubError], None],
+    ) -> None:
+        """Take over an open connection.
+
+        Args:
+            wire: the connection.
+            where: what messages call the server.
+            ping_seconds: silence after which the connection is tested.
+            on_message: called with a channel and what was published there.
+            on_end: called once, with the error that ended the connection, unless it is closed.
+        """
+        self._wire = wire
+        self._where = where
+        self._ping_seconds = ping_seconds
+        self._on_message = on_message
+        self._on_end = on_end
+        self._channels: dict[bytes, _Channel] = {}
+        self._unsent: list[bytes] = []
+        self._arrived = asyncio.Event()
+        self._error: StreamHubError | None = None
+        self._task = asyncio.create_task(self._live(), name="redis listener")
+
+    async def subscribe(self, channel: bytes) -> None:
+        """Receive what is published on a channel after this returns."""
+        self._check()
+        state = self._channels.setdefault(channel, _Channel())
+        state.asked += 1
+        waiter = asyncio.get_running_loop().create_future()
+        state.waiters.append((state.asked, waiter))
+        self._write(pack(b"SUBSCRIBE", channel))
+        await waiter
+
+    def unsubscribe(self, channel: bytes) -> None:
+        """Receive nothing more of a channel, before long."""
+        if self._error is None and channel in self._channels:
+            self._write(pack(b"UNSUBSCRIBE", channel))
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise BackendUnavailableError(f"{self._where}: {_ENDED}: {self._error}")
+
+    def _write(self, command: bytes) -> None:
+        self._unsent.append(command)
+        self._arrived.set()
+
+    async def _live(self) -> None:
+        error: StreamHubError = BackendUnavailableError(f"{self._where}: {_ENDED}")
+        try:
+            await first_failure(self._send(), self._receive())
+        except Exception as exc:
+            error = convert(self._where, exc)
+            self._on_end(error)
+        finally:
+            self._error = error
+            await self._wire.drop()
+            for state in self._channels.values():
+                for _, waiter in state.waiters:
+                    if not waiter.done():
+                        waiter.set_exception(BackendUnavailableError(str(error)))
+            self._channels.clear()
+
+    async def _send(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            commands, self._unsent = self._unsent, []
+            await self._wire.send(commands)
+
+    async def _receive(self) -> None:
+        tested = False
+        while True:
+            message = await self._wire.listen(self._ping_seconds)
+            if message is not None:
+                tested = False
+                self._dispatch(message)
+            elif tested:
+                raise BackendUnavailableError(f"{self._where} has not answered for {self._ping_seconds:g} s")
+            else:
+                tested = True
+                self._write(_PING)
+
+    def _dispatch(self, message: Reply) -> None:
+        if isinstance(message, ResponseError):
+            raise message
+        # In RESP2, a connection without a channel answers PING with a plain PONG, one with channels with a list.
+        if isinstance(message, list):
+            kind, channel, content = message
+            if kind == b"message":
+                self._on_message(channel, content)
+            elif kind == b"subscribe":
+                self._confirm(channel)
+            elif kind == b"unsubscribe":
+                self._left(channel)
+
+    def _confirm(self, channel: bytes) -> None:
+        state = self._channels.setdefault(channel, _Channel())
+        state.confirmed += 1
+        waiting = state.waiters
+        state.waiters = [(asked, waiter) for asked, waiter in waiting if asked > state.confirmed]
+        for asked, waiter in waiting:
+            if asked <= state.confirmed and not waiter.done():
+                waiter.set_result(None)
+
+    def _left(self, channel: bytes) -> None:
+        state = self._channels.get(channel)
+        # Unless it has been asked for again since.
+        if state is not None and state.confirmed == state.asked:
+            del self._channels[channel]
+
+    async def aclose(self) -> None:
+        """Close the connection; nobody is told."""
+        self._task.cancel()
+        await asyncio.wait([self._task])

@@ -1,0 +1,25 @@
+"""The conformance suite on Redis and Valkey."""
+
+from __future__ import annotations
+
+import servers
+from redis_support import RedisHarness
+
+from streamhub.conformance import ConformanceSuite
+
+pytest_plugins = ["streamhub.conformance.plugin"]
+
+
+class TestRedis82(ConformanceSuite):
+    def make_harness(self) -> RedisHarness:
+        return RedisHarness(servers.redis_server("8.2"))
+
+
+class TestRedis62(ConformanceSuite):
+    def make_harness(self) -> RedisHarness:
+        return RedisHarness(servers.redis_server("6.2"))
+
+
+class TestValkey(ConformanceSuite):
+    def make_harness(self) -> RedisHarness:
+        return RedisHarness(servers.redis_server("valkey"))
