@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from streamhub.errors import HubClosedError, StreamHubError
 from streamhub_redis.dialling import Dial
 from streamhub_redis.faults import convert
-from streamhub_redis.pair import first_failure
+from streamhub_redis.pair import end_task, first_failure
 from streamhub_redis.wire import Reply, Wire
 
 
@@ -124,8 +124,7 @@ class Channel:
         """Close the connection; calls that wait raise ``HubClosedError``."""
         self._closed = True
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end_task(self._task)
         closed = HubClosedError("the redis backend was closed")
         self._fail([*self._awaited, *self._unsent], closed)
         self._awaited.clear()

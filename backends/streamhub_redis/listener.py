@@ -7,13 +7,13 @@ without a word. Its feeds raise instead, and the core opens others, follows agai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from redis.exceptions import ResponseError
 
-from streamhub.errors import BackendUnavailableError, StreamHubError
+from streamhub.errors import BackendUnavailableError, ConfigError, StreamHubError
 from streamhub_redis.faults import convert
-from streamhub_redis.pair import first_failure
+from streamhub_redis.pair import end_task, first_failure
 from streamhub_redis.resp import pack
 from streamhub_redis.wire import Reply, Wire
 
@@ -38,23 +38,23 @@ class Listener:
 
     def __init__(
         self,
-        wire: Wire,
+        dial: Callable[[], Awaitable[Wire]],
         *,
         where: str,
         ping_seconds: float,
         on_message: Callable[[bytes, bytes], None],
         on_end: Callable[[StreamHubError], None],
     ) -> None:
-        """Take over an open connection.
+        """Begin to connect.
 
         Args:
-            wire: the connection.
+            dial: opens the connection.
             where: what messages call the server.
             ping_seconds: silence after which the connection is tested.
             on_message: called with a channel and what was published there.
             on_end: called once, with the error that ended the connection, unless it is closed.
         """
-        self._wire = wire
+        self._dial = dial
         self._where = where
         self._ping_seconds = ping_seconds
         self._on_message = on_message
@@ -63,7 +63,18 @@ class Listener:
         self._unsent: list[bytes] = []
         self._arrived = asyncio.Event()
         self._error: StreamHubError | None = None
+        self._opened = asyncio.Event()
         self._task = asyncio.create_task(self._live(), name="redis listener")
+
+    async def opened(self) -> None:
+        """Wait for the connection.
+
+        Raises:
+            BackendUnavailableError: it cannot be made, or has ended already.
+            ConfigError: the server refused the credentials.
+        """
+        await self._opened.wait()
+        self._check()
 
     async def subscribe(self, channel: bytes) -> None:
         """Receive what is published on a channel after this returns."""
@@ -81,40 +92,50 @@ class Listener:
             self._write(pack(b"UNSUBSCRIBE", channel))
 
     def _check(self) -> None:
-        if self._error is not None:
-            raise BackendUnavailableError(f"{self._where}: {_ENDED}: {self._error}")
+        error = self._error
+        if isinstance(error, ConfigError):
+            raise ConfigError(*error.args) from error
+        if error is not None:
+            raise BackendUnavailableError(f"{_ENDED}: {error}") from error
 
     def _write(self, command: bytes) -> None:
         self._unsent.append(command)
         self._arrived.set()
 
     async def _live(self) -> None:
-        error: StreamHubError = BackendUnavailableError(f"{self._where}: {_ENDED}")
+        error: StreamHubError = BackendUnavailableError(f"{self._where}: it was closed")
         try:
-            await first_failure(self._send(), self._receive())
+            await self._use(await self._dial())
         except Exception as exc:
             error = convert(self._where, exc)
             self._on_end(error)
         finally:
             self._error = error
-            await self._wire.drop()
+            self._opened.set()
             for state in self._channels.values():
                 for _, waiter in state.waiters:
                     if not waiter.done():
                         waiter.set_exception(BackendUnavailableError(str(error)))
             self._channels.clear()
 
-    async def _send(self) -> None:
+    async def _use(self, wire: Wire) -> None:
+        self._opened.set()
+        try:
+            await first_failure(self._send(wire), self._receive(wire))
+        finally:
+            await wire.drop()
+
+    async def _send(self, wire: Wire) -> None:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
             commands, self._unsent = self._unsent, []
-            await self._wire.send(commands)
+            await wire.send(commands)
 
-    async def _receive(self) -> None:
+    async def _receive(self, wire: Wire) -> None:
         tested = False
         while True:
-            message = await self._wire.listen(self._ping_seconds)
+            message = await wire.listen(self._ping_seconds)
             if message is not None:
                 tested = False
                 self._dispatch(message)
@@ -154,5 +175,4 @@ class Listener:
 
     async def aclose(self) -> None:
         """Close the connection; nobody is told."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await end_task(self._task)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -33,7 +32,6 @@ class Notifications:
         self._options = options
         self._where = where
         self._listener: Listener | None = None
-        self._connecting = asyncio.Lock()
         self._feeds: set[Subscriber] = set()
         self._wanted: dict[bytes, set[Subscriber]] = {}
         self._closed = False
@@ -41,21 +39,21 @@ class Notifications:
     @asynccontextmanager
     async def joined(self, feed: Subscriber) -> AsyncGenerator[None]:
         """Let a feed receive what it subscribes to, inside the block."""
-        async with self._connecting:
-            if self._listener is None:
-                self._listener = await self._connect()
-            self._feeds.add(feed)
+        if self._closed:
+            raise HubClosedError("the redis backend is closed")
+        if self._listener is None:
+            self._listener = self._listen()
+        # The connection stays while any feed does; this one may be cancelled, or fail, while it waits for it.
+        self._feeds.add(feed)
         try:
+            await self._listener.opened()
             yield
         finally:
             await self._leave(feed)
 
-    async def _connect(self) -> Listener:
-        if self._closed:
-            raise HubClosedError("the redis backend is closed")
-        wire = await self._server.listener()
+    def _listen(self) -> Listener:
         return Listener(
-            wire,
+            self._server.listener,
             where=self._where,
             ping_seconds=self._options.ping_seconds,
             on_message=self._received,

@@ -16,9 +16,20 @@ async def first_failure(*halves: Coroutine[Any, Any, None]) -> None:
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
+        errors = await _end(tasks)
+    for error in errors:
+        raise error
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> list[BaseException]:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    errors = [None if task.cancelled() else task.exception() for task in tasks]
+    return [error for error in errors if error is not None]
+
+
+async def end_task(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait until it is done."""
+    task.cancel()
+    await asyncio.wait([task])

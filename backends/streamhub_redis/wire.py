@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, TypeAlias
 
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -22,7 +23,7 @@ class Wire:
     """A connection that is used until its first error, and never opened again.
 
     The driver's own retries and reconnects are off: they would repeat what must not be repeated unseen, and lose
-    subscriptions without a word.
+    subscriptions without a word. Only tasks of this package's own use one.
     """
 
     def __init__(self, connection: Connection | UnixDomainSocketConnection) -> None:
@@ -32,12 +33,14 @@ class Wire:
     async def open(self) -> None:
         """Connect and authenticate."""
         await self._connection.connect()
+        _heed_cancellation()
 
     async def send(self, commands: list[bytes]) -> None:
         """Send packed commands."""
         if not self._connection.is_connected:
             raise DriverConnectionError("the connection was closed")
         await self._connection.send_packed_command(commands, check_health=False)
+        _heed_cancellation()
 
     async def receive(self) -> Reply:
         """Return the next reply, within the time limit of the connection."""
@@ -70,6 +73,13 @@ class Wire:
     async def drop(self) -> None:
         """Close the connection without waiting for the other side."""
         await self._connection.disconnect(nowait=True)
+
+
+def _heed_cancellation() -> None:
+    # The driver sends inside asyncio.wait_for, which in Python 3.11 swallows a cancellation that comes when it is done.
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def tcp_wire(
