@@ -125,8 +125,10 @@ class Canceller:
 
     async def _write_end(self, info: StreamInfo, held: HeldLease, request: CancelRequest | None) -> None:
         lease, seconds = held.lease, self._settings.outage_seconds
-        opened = await ride(
-            lambda: self._store.open(
+
+        async def attempt() -> StreamInfo:
+            held.check()
+            return await self._store.open(
                 lease.key,
                 lease.generation,
                 owner=lease.owner,
@@ -134,9 +136,9 @@ class Canceller:
                 expect=info.seen,
                 resume=True,
                 retention=info.retention,
-            ),
-            seconds,
-        )
+            )
+
+        opened = await ride(attempt, seconds)
         end = End(
             state="cancelled",
             reason=None if request is None else request.reason,

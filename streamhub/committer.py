@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from streamhub.errors import BackendUnavailableError, DataLostError, StaleGenerationError, StreamHubError
@@ -45,16 +45,21 @@ class Committer:
         if not batch:
             return
         started = time.monotonic()
-        try:
-            answers = await self._store.append([append for _, append in batch])
-        except StreamHubError as exc:
-            answers = [exc] * len(batch)
-        except Exception as exc:  # a defect of the backend's must stop its producers, not leave them waiting
-            logger.exception("append raised what no backend may raise")
-            answers = [StreamHubError(f"the backend failed: {exc!r}")] * len(batch)
+        answers = await self._append([append for _, append in batch])
         seconds = time.monotonic() - started
         for (lane, append), answer in zip(batch, answers, strict=True):
             self._settle(lane, append, answer, seconds)
+
+    async def _append(self, batch: list[Append]) -> Sequence[Appended | StreamHubError]:
+        try:
+            return await self._store.append(batch)
+        except StreamHubError as exc:
+            return [exc] * len(batch)
+        except Exception as exc:  # a defect of the backend's must stop a producer, not leave it waiting
+            if len(batch) > 1:  # ... and only the one it is about
+                return [answer for append in batch for answer in await self._append([append])]
+            logger.exception("append raised what no backend may raise")
+            return [StreamHubError(f"the backend failed: {exc!r}")]
 
     def _settle(self, lane: Lane, append: Append, answer: Appended | StreamHubError, seconds: float) -> None:
         if isinstance(answer, Appended):

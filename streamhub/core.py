@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import random
 import time
 from collections.abc import Sequence
@@ -23,6 +23,8 @@ from streamhub.tasks import TaskOwner
 from streamhub.types import RunRef
 
 SWEEP_LIMIT = 2000
+
+logger: logging.Logger = logging.getLogger("streamhub")
 GRACE_SECONDS = 5.0
 """How long closing waits, beyond an outage, for interrupted producers to end; one that ignores it is left behind."""
 
@@ -111,5 +113,9 @@ class Core:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(self._settings.sweep_seconds * random.uniform(0.8, 1.2))
-            with contextlib.suppress(StreamHubError):  # another hub, or the next round, does it
+            try:
                 await self._store.sweep(SWEEP_LIMIT)
+            except StreamHubError:
+                continue  # another hub, or the next round, does it
+            except Exception:
+                logger.exception("sweep raised what no backend may raise")

@@ -13,6 +13,9 @@ Position = Literal["within", "beyond"]
 
 def generation_at(spans: Sequence[Span], index: int) -> int:
     """Return the generation that wrote, or would write, ``index``."""
+    last = spans[-1]
+    if last.first <= index or len(spans) == 1:
+        return last.generation
     return next(span.generation for span in reversed(spans) if span.first <= index or span is spans[0])
 
 

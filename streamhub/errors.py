@@ -312,6 +312,8 @@ class ProducerCancelledError(StreamHubError):
 class StreamFailure(Exception):  # noqa: N818 - the application's own word, not an error of streamhub's
     """Raised inside a produce body, ends the run as ``failed`` with this text, for subscribers to see.
 
+    What is not valid Unicode is replaced, and each of the two is cut at 4096 bytes of UTF-8.
+
     Any other exception publishes only its type's name and a generic message.
     """
 

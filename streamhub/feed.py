@@ -20,7 +20,7 @@ from streamhub.protocols import LeaseManager, StreamStore
 from streamhub.reader import LoadedPage, PageReader
 from streamhub.settings import HubSettings
 from streamhub.tasks import TaskOwner
-from streamhub.types import Append, Change, Holder, StreamInfo
+from streamhub.types import Append, Change, Holder, Span, StreamInfo
 from streamhub.window import Window
 
 KEYS_PER_CALL = 256
@@ -42,6 +42,7 @@ class Feed:
         self._reader = reader
         self._window_bytes = window_bytes
         self._waiters: set[asyncio.Future[None]] = set()
+        self._polled = False
         self._seen: tuple[int, str, int] | None = None
         self._unheld_since: float | None = None
 
@@ -49,11 +50,21 @@ class Feed:
         """Read a page, and remember it if it reaches the tail."""
         version = self.version
         loaded = await self._reader.read(self.key, after)
+        untouched = self.version == version
+        known = self._known
         self._absorb(loaded)
+        if self._known != known:
+            self.changed()  # whoever waits has less than the window now, and its hint may come too late or never
         page, window = loaded.page, self.window
-        if window is not None and loaded.last == page.tail == window.tail and page.spans == window.spans:
-            self.settled = max(self.settled, version)
+        if window is not None and loaded.last == page.tail == window.tail and page.spans == window.spans and untouched:
+            self.settled = self.version
         return loaded
+
+    @property
+    def _known(self) -> tuple[Span, int, bool] | None:
+        """How far the window reaches."""
+        window = self.window
+        return None if window is None else (window.spans[-1], window.tail, window.end is not None)
 
     def _absorb(self, loaded: LoadedPage) -> None:
         page, window = loaded.page, self.window
@@ -109,16 +120,25 @@ class Feed:
     def observe(self, info: StreamInfo | None, holder: Holder | None, abandon_after_seconds: float) -> None:
         """Take in what a poll found: wake on any change, and judge whether the run is abandoned."""
         seen = None if info is None else (info.generation, info.state, info.tail)
-        changed, self._seen = seen != self._seen, seen
+        first, moved = not self._polled, self._polled and seen != self._seen
+        self._polled, self._seen = True, seen
         now = time.monotonic()
-        if info is None or changed or not _is_dead(info, holder):
+        if info is None or moved or not _is_dead(info, holder):
             self.abandoned = self._unheld_since = None
         elif self._unheld_since is None:
             self._unheld_since = now
-        elif now - self._unheld_since >= abandon_after_seconds:
-            self.abandoned, changed = (info.generation, info.tail), True
-        if changed:
+        elif self.abandoned is None and now - self._unheld_since >= abandon_after_seconds:
+            self.abandoned = (info.generation, info.tail)
             self.changed()
+        if (first or moved) and not self._knows(info):
+            self.changed()
+
+    def _knows(self, info: StreamInfo | None) -> bool:
+        """Say whether the window has all that a poll found: then its hints have woken everyone already."""
+        window = self.window
+        if window is None or info is None or window.spans[-1].generation != info.generation:
+            return False
+        return window.tail >= info.tail and (info.state == "open" or (info.state == "ended" and window.end is not None))
 
 
 def _is_dead(info: StreamInfo, holder: Holder | None) -> bool:

@@ -294,7 +294,7 @@ class Hub:
         on_interrupt: OnInterrupt | None,
     ) -> StartRequest:
         check_choice(unfinished, "unfinished", ("raise", "resume", "replace"))
-        on_interrupt = on_interrupt or self.settings.on_interrupt
+        on_interrupt = self.settings.on_interrupt if on_interrupt is None else on_interrupt
         check_choice(on_interrupt, "on_interrupt", ("fail", "handover"))
         return StartRequest(
             key=check_name(key),

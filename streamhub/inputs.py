@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from typing import Any
+from typing import Any, cast
 
 from streamhub.errors import (
     ChunkTooLargeError,
@@ -18,6 +17,8 @@ from streamhub.types import Metadata, Offset, Retention
 
 MAX_KEY_BYTES = 512
 MAX_METADATA_BYTES = 64 * 1024
+MAX_METADATA_DEPTH = 64
+MAX_SECONDS = 100 * 366 * 86_400.0
 
 # C0, DEL, C1 and the two Unicode line separators.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -39,11 +40,11 @@ def check_name(value: str, what: str = "key") -> str:
 
 
 def check_seconds(value: float, what: str, *, zero: bool = False) -> float:
-    """Accept a finite number of seconds greater than 0 (or 0, where ``zero``)."""
+    """Accept a number of seconds greater than 0 (or 0, where ``zero``), up to a hundred years."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"{what} must be a number of seconds, not {type(value).__name__}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise ConfigError(f"{what}={value!r}: use {'0 or more' if zero else 'more than 0'} seconds")
+    if not 0 <= value <= MAX_SECONDS or (value == 0 and not zero):  # NaN compares as out of range
+        raise ConfigError(f"{what}={value!r}: use {'0 or more' if zero else 'more than 0'} seconds, up to 100 years")
     return float(value)
 
 
@@ -78,8 +79,15 @@ def check_text(value: str | None, what: str, *, max_bytes: int = 4096) -> str | 
     return value
 
 
+def clip_text(value: object, *, max_bytes: int = 4096) -> str:
+    """Turn what a failure says into valid Unicode of bounded size: at the end of a run nothing is refused any more."""
+    return str(value).encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
+
+
 def check_retention(value: Retention) -> Retention:
     """Accept a retention whose times and caps are greater than 0."""
+    if not isinstance(value, Retention):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"retention must be a Retention, not {type(value).__name__}")
     check_seconds(value.unfinished_seconds, "unfinished_seconds")
     check_seconds(value.ended_seconds, "ended_seconds")
     check_seconds(value.fence_seconds, "fence_seconds")
@@ -94,6 +102,7 @@ def check_metadata(value: Metadata | None) -> Metadata | None:
     """Accept None or a JSON object of at most 64 KiB, as a copy that later changes do not reach."""
     if value is None:
         return None
+    _check_depth(value, MAX_METADATA_DEPTH)
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
         copy: Any = json.loads(text)
@@ -105,6 +114,16 @@ def check_metadata(value: Metadata | None) -> Metadata | None:
     if size > MAX_METADATA_BYTES:
         raise InvalidMetadataError(f"metadata of {size} bytes exceeds {MAX_METADATA_BYTES}")
     return copy  # pyright: ignore[reportUnknownVariableType]
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if not isinstance(value, (dict, list, tuple)):
+        return
+    if not left:
+        raise InvalidMetadataError(f"metadata is nested deeper than {MAX_METADATA_DEPTH} levels")
+    inner = cast("dict[Any, Any]", value).values() if isinstance(value, dict) else cast("list[Any]", value)
+    for each in inner:
+        _check_depth(each, left - 1)
 
 
 def encode_chunk(data: str | bytes, max_bytes: int) -> bytes:

@@ -6,13 +6,26 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from streamhub.errors import BackendUnavailableError, DataLostError, OffsetConflictError, StreamHubError
 from streamhub.outage import Outage
 from streamhub.types import Append, End, Metadata
 
-RESEND_BYTES = 1024 * 1024
-"""How much of what is stored a lane keeps, to send it again when a store's failover lost it."""
+RESEND_BYTES = 256 * 1024
+"""How much of what is stored a lane keeps in memory, to send it again when a store's failover lost it."""
+
+APPEND_OVERHEAD_BYTES = 200
+CHUNK_OVERHEAD_BYTES = 48
+
+
+class _Stored(NamedTuple):
+    """Chunks of one stored append, and what keeping them costs."""
+
+    first: int
+    last: int
+    chunks: tuple[bytes, ...]
+    weight: int
 
 
 class Lane:
@@ -57,8 +70,9 @@ class Lane:
         self._flying: Append | None = None
         self._flying_bytes = 0
         self._metadata: Metadata | None = None
+        self._sent_metadata: tuple[int, Metadata] | None = None  # the newest, and the last index of its append
         self._end: End | None = None
-        self._stored: deque[Append] = deque()
+        self._stored: deque[_Stored] = deque()
         self._stored_bytes = 0
         self._waiters: list[asyncio.Future[None]] = []
         self._outage = Outage(outage_seconds)
@@ -158,6 +172,8 @@ class Lane:
         self._flying_bytes = size
         first = self.sent - len(self._pending) - len(chunks) + 1
         metadata, self._metadata = self._metadata, None
+        if metadata is not None:
+            self._sent_metadata = (first + len(chunks) - 1, metadata)
         return Append(self.key, self.generation, first, tuple(chunks), os.urandom(12), metadata, end)
 
     def _prefix(self) -> tuple[list[bytes], int]:
@@ -181,10 +197,13 @@ class Lane:
             self.wake()
 
     def _keep(self, append: Append) -> None:
-        self._stored.append(append)
-        self._stored_bytes += self._flying_bytes
+        if not append.chunks:
+            return
+        weight = self._flying_bytes + APPEND_OVERHEAD_BYTES + CHUNK_OVERHEAD_BYTES * len(append.chunks)
+        self._stored.append(_Stored(append.first, append.last, append.chunks, weight))
+        self._stored_bytes += weight
         while self._stored_bytes > RESEND_BYTES:
-            self._stored_bytes -= sum(map(len, self._stored.popleft().chunks))
+            self._stored_bytes -= self._stored.popleft().weight
 
     def unknown(self, error: BackendUnavailableError) -> None:
         """Note that the append in flight may or may not be stored; it will be repeated."""
@@ -217,24 +236,23 @@ class Lane:
         self._rewind(tail, error)
 
     def _rewind(self, tail: int, error: StreamHubError) -> None:
-        appends = [append for append in (*self._stored, self._flying) if append and append.last > tail]
-        chunks = [chunk for append in appends for chunk in append.chunks]
-        first = appends[0].first if appends else self.durable + 1
+        lost = [kept for kept in self._stored if kept.last > tail]
+        flying = () if self._flying is None else self._flying.chunks
+        chunks = [*(chunk for kept in lost for chunk in kept.chunks), *flying]
+        first = lost[0].first if lost else self.durable + 1
         if first > tail + 1:
-            lost = DataLostError(self.key, f"its tail went back to {tail}; the producer holds {first} and later only")
-            lost.__cause__ = error
-            self.fail(lost)
+            gone = DataLostError(self.key, f"its tail went back to {tail}; the producer holds {first} and later only")
+            gone.__cause__ = error
+            self.fail(gone)
             return
         chunks = chunks[tail + 1 - first :]
         # Fresh nonces: the store no longer has the appends these chunks were part of.
         self._pending = [*chunks, *self._pending]
         self._pending_bytes = sum(map(len, self._pending))
-        if self._metadata is None:
-            self._metadata = next(
-                (append.metadata for append in reversed(appends) if append.metadata is not None), None
-            )
-        self._stored = deque(append for append in self._stored if append.last <= tail)
-        self._stored_bytes = sum(len(chunk) for append in self._stored for chunk in append.chunks)
+        if self._metadata is None and self._sent_metadata is not None and self._sent_metadata[0] > tail:
+            self._metadata = self._sent_metadata[1]
+        self._stored = deque(kept for kept in self._stored if kept.last <= tail)
+        self._stored_bytes = sum(kept.weight for kept in self._stored)
         self._flying, self._flying_bytes = None, 0
         self.durable = tail
         self.wake()

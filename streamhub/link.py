@@ -122,12 +122,14 @@ class Link(Generic[Topic, Item]):
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     async def _follow(self, wire: Wire[Topic, Item], again: bool) -> None:
-        for topic in list(self._wanted):
+        joined = list(self._wanted)
+        for topic in joined:
             await wire.join(topic)
-            if topic not in self._wanted:
-                await wire.leave(topic)  # left while it was being joined
         # From here on join() uses this wire itself; what was wanted meanwhile waits in it.
         self._set(wire, None)
+        for topic in joined:
+            if topic not in self._wanted:
+                self.leave(topic)
         self._on_connect(again)
 
     def _set(self, wire: Wire[Topic, Item] | None, failure: BackendUnavailableError | None) -> None:

@@ -18,8 +18,11 @@ _FALSE = frozenset({"0", "false", "no", "off"})
 
 
 def query_options(url: str) -> dict[str, str]:
-    """Return the query of a URL; a repeated option is an error."""
-    pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
+    """Return the query of a URL; a repeated option, and a URL that cannot be parsed, is an error."""
+    try:
+        pairs = parse_qsl(urlsplit(url).query, keep_blank_values=True)
+    except ValueError:  # not shown: it may quote the part that holds the password
+        raise ConfigError("malformed URL: brackets may only enclose an IPv6 address") from None
     options = dict(pairs)
     if len(options) != len(pairs):
         names = sorted({name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1})

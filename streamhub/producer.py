@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
-from streamhub.cursor import check_kept
-from streamhub.errors import LeaseLostError, LimitExceededError, StreamHubError, StreamReplacedError
+from streamhub.cursor import check_kept, generation_at
+from streamhub.errors import DataLostError, LeaseLostError, LimitExceededError, StreamHubError, StreamReplacedError
 from streamhub.inputs import check_metadata, encode_chunk, encode_json
 from streamhub.interrupt import Interrupter
 from streamhub.lane import Lane
@@ -57,8 +57,9 @@ class Producer:
 
     @property
     def offset(self) -> Offset:
-        """Position of the last chunk sent; index 0 before the first of the run."""
-        return Offset(self.generation, self._lane.sent)
+        """Position of the run's last chunk, which a predecessor may have sent; index 0 before the first."""
+        sent = self._lane.sent
+        return Offset(generation_at(self._info.spans, sent), sent)
 
     @property
     def metadata(self) -> Metadata:
@@ -111,7 +112,8 @@ class Producer:
     async def history(self) -> AsyncIterator[Chunk]:
         """Iterate the chunks the run held when it was opened: what dead predecessors left.
 
-        Raises ``OffsetTrimmedError`` if they are trimmed meanwhile, ``BackendUnavailableError`` after an outage.
+        Raises ``OffsetTrimmedError`` if they are trimmed meanwhile, ``DataLostError`` if the store went back,
+        ``BackendUnavailableError`` after an outage.
         """
         index = self._info.first - 1
         while index < self._info.tail:
@@ -119,6 +121,8 @@ class Producer:
             if loaded.page.spans[0].generation != self._info.spans[0].generation:
                 raise StreamReplacedError(self.key, run=loaded.page.run)
             check_kept(self.key, index, first=loaded.page.first)
+            if not loaded.chunks:
+                raise DataLostError(self.key, f"its tail went back to {loaded.page.tail} after it was opened")
             for chunk in loaded.chunks[: self._info.tail - index]:
                 yield chunk
             index = loaded.last

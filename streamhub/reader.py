@@ -12,7 +12,7 @@ from streamhub.protocols import StreamStore
 from streamhub.tasks import TaskOwner, consume
 from streamhub.types import Chunk, Page, Read
 
-PAGE_CHUNKS = 1024
+PAGE_CHUNKS = 4096
 PAGE_BYTES = 256 * 1024
 READS_PER_CALL = 32
 CALLS_AT_ONCE = 4

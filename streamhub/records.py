@@ -49,21 +49,23 @@ def pack_chunks(chunks: Sequence[bytes]) -> bytes:
     return b"".join((b"\x01", _varint(len(chunks)), table, *chunks))
 
 
-def unpack_chunks(record: bytes) -> list[bytes]:
-    """Read what ``pack_chunks`` wrote.
+def unpack_chunks(record: bytes, skip: int = 0, most: int | None = None) -> list[bytes]:
+    """Read what ``pack_chunks`` wrote: all, or up to ``most`` chunks after the first ``skip``.
 
     Raises:
         UnsupportedFormatError: the version is unknown, or the record is damaged.
     """
     if not record or record[0] != CHUNKS_VERSION:
         raise UnsupportedFormatError("a chunk record", found=record[:1], known=CHUNKS_VERSION)
+    if not skip and len(record) > 2 and record[1] == 1 and record[2] == len(record) - 3 and record[2] < 0x80:
+        return [record[3:]]  # one short chunk: what a stream at the pace of an LLM is made of
     try:
-        return _unpack(record)
+        return _unpack(record, skip, most)
     except IndexError as exc:
         raise UnsupportedFormatError("a chunk record", found="a damaged record", known=CHUNKS_VERSION) from exc
 
 
-def _unpack(record: bytes) -> list[bytes]:
+def _unpack(record: bytes, skip: int, most: int | None) -> list[bytes]:
     count, at = _read_varint(record, 1)
     table = record[at : at + count]
     if len(table) == count and (not count or max(table) < 0x80):
@@ -77,6 +79,8 @@ def _unpack(record: bytes) -> list[bytes]:
     ends = list(accumulate(lengths, initial=at))
     if ends[-1] != len(record):
         raise IndexError
+    if skip or most is not None:
+        ends = ends[skip : None if most is None else skip + most + 1]
     return [record[start:end] for start, end in pairwise(ends)]
 
 

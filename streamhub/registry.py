@@ -36,6 +36,8 @@ def open_url(url: str) -> tuple[Backend, dict[str, str]]:
         BackendNotInstalledError: the backend's driver is missing.
         ConfigError: the URL, or an option, is wrong.
     """
+    if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users are not type-checked
+        raise TypeError(f"url must be str, not {type(url).__name__}")
     scheme, separator, _ = url.partition("://")
     if not separator:
         known = ", ".join(f"{name}://" for name in schemes())

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from streamhub.cancellation import CancelDelivery
 from streamhub.errors import DrainingError, ProducerCancelledError, StreamFailure, StreamHubError
+from streamhub.inputs import clip_text
 from streamhub.interrupt import Interrupter
 from streamhub.keeper import HeldLease, LeaseKeeper
 from streamhub.lane import Lane
@@ -103,8 +104,10 @@ class Run:
             await self._lane.flush()
         finally:
             self._delivery.unlisten(self._switch.ref, self._switch)
-            self._on_finished(self)
-            await self._keeper.release(self._held)
+            try:
+                await self._keeper.release(self._held)
+            finally:
+                self._on_finished(self)  # last: a closing hub waits for this, then cancels what is left
 
     def _end(self, outcome: BaseException | None) -> End | None:
         if outcome is None:
@@ -112,7 +115,7 @@ class Run:
         if isinstance(outcome, ProducerCancelledError):
             return End(state="cancelled", reason=outcome.reason, requested_by=outcome.requested_by)
         if isinstance(outcome, StreamFailure):
-            return End(state="failed", code=outcome.code, message=outcome.message)
+            return End(state="failed", code=clip_text(outcome.code), message=clip_text(outcome.message))
         if isinstance(outcome, (DrainingError, asyncio.CancelledError)) or not isinstance(outcome, Exception):
             return None if self._handover else INTERRUPTED
-        return End(state="failed", code=type(outcome).__name__, message="the producer failed")
+        return End(state="failed", code=clip_text(type(outcome).__name__), message="the producer failed")

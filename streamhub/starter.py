@@ -93,20 +93,21 @@ class Starter:
         self._settings = settings
         self._observer = observer
         self._idle = asyncio.Event()
+        self._opening = 0
 
     async def idle(self, timeout_seconds: float | None) -> None:
-        """Return once no run is left, or after the timeout."""
-        if self.runs:
-            try:
-                async with asyncio.timeout(timeout_seconds):
+        """Return once no run is left, nor being opened, or after the timeout."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while self.runs or self._opening:
+                    self._idle.clear()
                     await self._idle.wait()
-            except TimeoutError:
-                pass
+        except TimeoutError:
+            pass
 
     def _finished(self, run: Run) -> None:
         self.runs.discard(run)
-        if not self.runs:
-            self._idle.set()
+        self._idle.set()
 
     async def start(self, request: StartRequest) -> Run:
         """Open a run, waiting for a lease as long as was asked."""
@@ -128,8 +129,11 @@ class Starter:
                 plan = await self._decide(request)
                 return await self._tasks.settle(self._attempt(request, plan), _give_up, "start")
             except LeaseHeldError as held:
-                if join and (joined := await self._join(request, held)) is not None:
-                    return joined
+                found = (await self._ride_describe(request.key))[0]
+                if found is not None and found.state != "open" and found.generation >= held.generation:
+                    continue  # it has ended since: its lease is not in the way
+                if join and request.run in (None, held.run):
+                    return Joined(request.key, held.run, held.generation)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise
@@ -162,16 +166,15 @@ class Starter:
     async def _ride_describe(self, key: str) -> list[StreamInfo | None]:
         return list(await ride(lambda: self._store.describe([key]), self._settings.outage_seconds))
 
-    async def _join(self, request: StartRequest, held: LeaseHeldError) -> Joined | None:
-        """Say whether the holder's run is the one asked for, un-ended by a fresh describe."""
-        found = (await self._ride_describe(request.key))[0]
-        if found is not None and found.state != "open" and found.generation >= held.generation:
-            return None  # it has ended since; its lease will not be in the way
-        if request.run in (None, held.run):
-            return Joined(request.key, held.run, held.generation)
-        return None
-
     async def _attempt(self, request: StartRequest, plan: _Plan) -> Run:
+        self._opening += 1
+        try:
+            return await self._acquire_and_open(request, plan)
+        finally:
+            self._opening -= 1
+            self._idle.set()
+
+    async def _acquire_and_open(self, request: StartRequest, plan: _Plan) -> Run:
         owner = secrets.token_urlsafe(12)
         known = 0 if plan.found is None else plan.found.generation
         ended = plan.found is not None and plan.found.state != "open"
@@ -203,8 +206,10 @@ class Starter:
 
     async def _open(self, request: StartRequest, plan: _Plan, held: HeldLease) -> StreamInfo:
         lease = held.lease
-        return await ride(
-            lambda: self._store.open(
+
+        async def attempt() -> StreamInfo:
+            held.check()  # without a lease nothing is written
+            return await self._store.open(
                 lease.key,
                 lease.generation,
                 owner=lease.owner,
@@ -213,9 +218,9 @@ class Starter:
                 resume=plan.resume,
                 metadata=request.metadata,
                 retention=request.retention,
-            ),
-            self._settings.outage_seconds,
-        )
+            )
+
+        return await ride(attempt, self._settings.outage_seconds)
 
     def _make_run(
         self,
@@ -254,7 +259,6 @@ class Starter:
             on_finished=self._finished,
         )
         self.runs.add(run)
-        self._idle.clear()
         return run
 
     async def _reopen(self, opened: StreamInfo, held: HeldLease) -> int:

@@ -86,7 +86,7 @@ class Subscription:
         try:
             await self._guarded(self._opened)
         except BaseException:
-            self._detach()
+            await self.aclose()
             raise
         return self
 
@@ -242,6 +242,7 @@ class Subscription:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise refusal
+            self._latest = False  # nothing was there: all that comes is later
             await self._feed.wait(version, left)
         return self._feed
 

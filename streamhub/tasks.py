@@ -52,7 +52,8 @@ class TaskOwner:
         try:
             return await self.outcome(task)
         except asyncio.CancelledError:
-            self.spawn(self._undo(task, undo), f"{name}, undone")
+            if not self.closed:
+                self.spawn(self._undo(task, undo), f"{name}, undone")
             raise
 
     async def outcome(self, task: asyncio.Task[T]) -> T:

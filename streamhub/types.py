@@ -275,8 +275,9 @@ class Joined:
 class CancelResult:
     """What a cancel came to.
 
-    ``cancelled``: the end is stored. ``requested``: the request is stored, the end is not (yet). ``ended``: the run
-    had ended otherwise, or ended while waiting. ``nothing``: no run was named and none was running.
+    ``cancelled``: this call's request, and a ``cancelled`` end, are stored. ``requested``: the request is stored, the
+    end is not (yet). ``ended``: the run had ended before (see ``end``), or ended otherwise meanwhile. ``nothing``: no
+    run was named and none was running.
     """
 
     state: Literal["cancelled", "requested", "ended", "nothing"]

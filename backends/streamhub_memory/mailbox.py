@@ -28,7 +28,7 @@ class Mailbox(Generic[T]):
     ``take`` runs on the loop that made the mailbox; ``put`` and ``close`` on any thread, with the lock held.
     """
 
-    def __init__(self, lock: threading.Lock, overflow: T) -> None:
+    def __init__(self, lock: threading.RLock, overflow: T) -> None:
         self._lock = lock
         self._overflow = overflow
         self._loop = asyncio.get_running_loop()
@@ -76,7 +76,10 @@ class Mailbox(Generic[T]):
 
 
 class Exchange(Generic[K, T]):
-    """Who wants to hear about which topic. Every method is called with the lock held."""
+    """Who wants to hear about which topic. Every method is called with the lock held.
+
+    ``leave`` may interrupt another method of the same thread: whoever iterates, iterates a copy.
+    """
 
     def __init__(self) -> None:
         self._boxes: dict[Mailbox[T], set[K]] = {}
@@ -108,10 +111,10 @@ class Exchange(Generic[K, T]):
 
     def publish(self, topic: K, item: T) -> None:
         """Deliver to those who want ``topic``."""
-        for box in self._topics.get(topic, ()):
+        for box in tuple(self._topics.get(topic, ())):
             box.put(item)
 
     def broadcast(self, item: T) -> None:
         """Deliver to all."""
-        for box in self._boxes:
+        for box in tuple(self._boxes):
             box.put(item)

@@ -41,7 +41,8 @@ class Namespace:
     """
 
     def __init__(self, above: int = 0) -> None:
-        self.lock = threading.Lock()
+        # Reentrant: the garbage collector may close an abandoned feed in the middle of a call of the same thread.
+        self.lock = threading.RLock()
         self.clock: Callable[[], float] = time.monotonic
         self.connections = 0
         self.streams: dict[str, StoredStream] = {}

@@ -39,7 +39,7 @@ class Session:
         if namespace is None:
             return
         with namespace.lock:
-            for box in self._boxes:
+            for box in tuple(self._boxes):
                 box.close()
         REGISTRY.leave(namespace)
 

@@ -71,6 +71,7 @@ class StoredStream:
         """Store an admitted append."""
         info, log = self._info, self._log
         retention = info.retention
+        metadata = info.metadata if append.metadata is None else fresh(append.metadata)  # first: it may raise
         if append.chunks:
             log.add(append, size_bytes)
             if retention.overflow == "trim":
@@ -86,7 +87,7 @@ class StoredStream:
             tail=log.tail,
             size_bytes=log.size_bytes,
             end=append.end,
-            metadata=info.metadata if append.metadata is None else fresh(append.metadata),
+            metadata=metadata,
         )
 
     def page(self, read: Read, now: float) -> Page:

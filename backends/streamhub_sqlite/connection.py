@@ -6,14 +6,16 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
 from streamhub.errors import ConfigError, UnsupportedFormatError
 from streamhub_sqlite.clock import HostClock
-from streamhub_sqlite.faults import is_busy
+from streamhub_sqlite.faults import is_busy, primary_code
 from streamhub_sqlite.options import SqliteOptions
 from streamhub_sqlite.queries import load, script
 from streamhub_sqlite.transaction import FileState, Writing
@@ -24,8 +26,11 @@ FORMAT = 1
 APPLICATION_ID = 0x73746862  # "sthb"
 OLDEST_SQLITE = (3, 24, 0)
 
-# Pages that appends of many streams share are written to the log again and again, and once by a checkpoint.
-CHECKPOINT_PAGES = 4000
+# A log of so many pages is copied by the commit that makes it; checkpointer.py does so much earlier, if it can.
+_LOG_PAGES = 16_000
+_CACHE = "cache_size = -8192"
+
+_JSON = "SELECT json_group_array(value) FROM json_each('[]')"
 
 T = TypeVar("T")
 _SQL = load("file.sql")
@@ -52,6 +57,13 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def connect_checkpointer(path: Path) -> sqlite3.Connection:
+    """Open an existing file for copying its log. It waits for a moment for others, who wait for it in turn."""
+    connection = _connect(path, "rw")
+    connection.execute("PRAGMA busy_timeout = 20")
+    return connection
+
+
 def connect_writer(path: Path, options: SqliteOptions, clock: HostClock) -> sqlite3.Connection:
     """Open the file for writing; create it, or its schema, if it is not there. Many processes may do so at once.
 
@@ -62,13 +74,12 @@ def connect_writer(path: Path, options: SqliteOptions, clock: HostClock) -> sqli
     deadline = time.monotonic() + options.busy_seconds
     connection = _connect(path, "rwc")
     try:
-        known = retry_busy(lambda: _is_known(connection, path), deadline)
+        known = retry_busy(lambda: _look(connection, path), deadline)
         mode = retry_busy(lambda: _pragma(connection, "journal_mode = WAL"), deadline)
         if mode != "wal":
             raise ConfigError(f"sqlite file {str(path)!r} cannot use a write-ahead log (it has {mode!r})")
-        connection.execute(f"PRAGMA synchronous = {options.synchronous}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        connection.execute("PRAGMA cache_size = -8192")
+        for setting in (f"synchronous = {options.synchronous}", f"wal_autocheckpoint = {_LOG_PAGES}", _CACHE):
+            retry_busy(partial(connection.execute, f"PRAGMA {setting}"), deadline)
         retry_busy(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
         try:
             if not known and not _is_known(connection, path):
@@ -90,10 +101,20 @@ def roll_back(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def _check_library() -> None:
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         oldest = ".".join(map(str, OLDEST_SQLITE))
         raise ConfigError(f"sqlite {sqlite3.sqlite_version} is too old: use {oldest} or later")
+    # Asked of no file: preparing a statement reads the schema, which may be locked.
+    with closing(sqlite3.connect(":memory:")) as nothing:
+        try:
+            nothing.execute(_JSON)
+        except sqlite3.OperationalError as exc:
+            raise ConfigError(f"sqlite {sqlite3.sqlite_version} was built without JSON: use 3.38 or later") from exc
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    _check_library()
     # busy_timeout is 0: every wait is retry_busy's. Transactions are begun by hand, never by the driver.
     uri = f"file:{quote(str(path))}?mode={mode}"
     return sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, cached_statements=256)
@@ -103,9 +124,23 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int | str:
     return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
 
+def _look(connection: sqlite3.Connection, path: Path) -> bool:
+    """As ``_is_known``, in a transaction of its own: another process may be creating the schema."""
+    connection.execute("BEGIN")
+    try:
+        return _is_known(connection, path)
+    finally:
+        roll_back(connection)
+
+
 def _is_known(connection: sqlite3.Connection, path: Path) -> bool:
     """Say whether the file has our schema (True) or none at all (False)."""
-    version, application = _pragma(connection, "user_version"), _pragma(connection, "application_id")
+    try:
+        version, application = _pragma(connection, "user_version"), _pragma(connection, "application_id")
+    except sqlite3.DatabaseError as exc:
+        if primary_code(exc) != sqlite3.SQLITE_NOTADB:
+            raise
+        raise ConfigError(f"file {str(path)!r} is not a SQLite database: name another file") from exc
     if application == APPLICATION_ID:
         if version != FORMAT:
             raise UnsupportedFormatError(f"sqlite file {str(path)!r}", found=version, known=FORMAT)

@@ -29,15 +29,14 @@ def nonce_at(reading: Reading, content: int | None, index: int) -> bytes | None:
     return found[1] if found is not None and found[0] <= index else None
 
 
-def chunks_after(reading: Reading, content: int | None, index: int) -> Iterator[list[bytes]]:
-    """Yield the chunks after ``index``, record by record.
+def chunks_after(reading: Reading, content: int | None, index: int, most: int | None = None) -> Iterator[list[bytes]]:
+    """Yield the chunks after ``index``, record by record, up to ``most`` of each.
 
     Raises:
         UnsupportedFormatError: a record was written by a later release, or is damaged.
     """
     for first, packed in reading.connection.execute(_SQL["after"], (content, index)):
-        chunks = unpack_chunks(packed)
-        yield chunks[index + 1 - first :] if first <= index else chunks
+        yield unpack_chunks(packed, max(index + 1 - first, 0), most)
 
 
 def record_of(changed: int, content: int | None, append: Append) -> tuple[object, ...]:

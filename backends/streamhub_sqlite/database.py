@@ -1,4 +1,4 @@
-"""One open file: the threads that write, read and watch it, and who may ask them."""
+"""One open file: the threads that write, read, watch and tidy it, and who may ask them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from streamhub.errors import BackendUnavailableError, ConfigError, HubClosedError, HubContextError
+from streamhub.errors import BackendUnavailableError, HubClosedError, HubContextError
 from streamhub_sqlite import forks, nudge
+from streamhub_sqlite.checkpointer import Checkpointer
 from streamhub_sqlite.clock import HostClock
-from streamhub_sqlite.faults import FileIdentity, check_place, primary_code, unavailable
+from streamhub_sqlite.faults import FileIdentity, check_place, map_errors
 from streamhub_sqlite.feeds import Feeds, SqliteChangeFeed, SqliteRequestFeed
 from streamhub_sqlite.nudge import Nudger
 from streamhub_sqlite.options import SqliteOptions
@@ -41,6 +42,7 @@ class Database:
         self._writer: Writer | None = None
         self._reader: Reader | None = None
         self._watcher: Watcher | None = None
+        self._checkpointer: Checkpointer | None = None
         self._watching = asyncio.Lock()
         self._port: int | None = None
         self._ready = False
@@ -61,16 +63,15 @@ class Database:
     async def _start(self) -> None:
         nudger = Nudger(self._token, nudge=self.options.nudge)
         self._writer = Writer(self.path, self.options, self.clock, self._feeds, nudger)
-        try:
+        with map_errors(self.path):
             await self._writer.start()
             identity = self._writer.identity = FileIdentity(self.path)
             identity.check()
             self._reader = Reader(self.path, identity, self.clock, busy_seconds=self.options.busy_seconds)
             await self._reader.start()
-        except sqlite3.Error as exc:
-            if primary_code(exc) == sqlite3.SQLITE_NOTADB:
-                raise ConfigError(f"file {str(self.path)!r} is not a SQLite database: name another file") from exc
-            raise unavailable(self.path, exc) from exc
+            self._checkpointer = Checkpointer(self.path)
+            await self._checkpointer.start()
+            self._writer.on_commit = self._checkpointer.committed
 
     def check(self) -> None:
         """Raise unless the file is open, and this is the process and the loop that opened it."""
@@ -122,10 +123,8 @@ class Database:
                 self._watcher = Watcher(
                     self.path, self.options, self.clock, identity=identity, feeds=self._feeds, beat=self._beat
                 )
-            try:
+            with map_errors(self.path):
                 await self._watcher.start()
-            except sqlite3.Error as exc:
-                raise unavailable(self.path, exc) from exc
             port = self._watcher.port
             if port is not None and port != self._port:
                 await self.write(lambda writing: nudge.register(writing, self._token, port))
@@ -155,17 +154,20 @@ class Database:
         await self._stop()
 
     async def _stop(self) -> None:
-        workers: list[Worker[Any]] = [w for w in (self._watcher, self._reader, self._writer) if w is not None]
         # All are told before any is waited for: if waiting is cancelled, they end nevertheless.
+        workers = self._workers()
         for worker in workers:
             worker.stop()
         for worker in workers:
             await worker.join()
 
+    def _workers(self) -> list[Worker[Any]]:
+        workers = (self._watcher, self._reader, self._checkpointer, self._writer)
+        return [worker for worker in workers if worker is not None]
+
     def connections(self) -> Iterable[sqlite3.Connection]:
         """Return the connections that are open; for a forked child, which must leave them alone."""
-        workers = (self._watcher, self._reader, self._writer)
-        return [w.connection for w in workers if w is not None and w.connection is not None]
+        return [worker.connection for worker in self._workers() if worker.connection is not None]
 
 
 def _live(part: T | None) -> T:

@@ -49,7 +49,7 @@ def _page(reading: Reading, item: Read) -> Page:
 def _chunks(reading: Reading, row: Row, item: Read) -> tuple[bytes, ...]:
     taken: list[bytes] = []
     size_bytes = 0
-    for chunks in chunks_after(reading, row.content, item.after_index):
+    for chunks in chunks_after(reading, row.content, item.after_index, max(item.max_chunks, 1)):
         more = sum(map(len, chunks))
         if len(taken) + len(chunks) <= item.max_chunks and size_bytes + more <= item.max_bytes:
             taken += chunks

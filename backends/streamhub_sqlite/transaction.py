@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from streamhub.types import Append, CancelRequest
@@ -15,9 +16,9 @@ from streamhub_sqlite.queries import load
 _SQL = load("file.sql")
 _LOAD, _SAVE = _SQL["load"], _SQL["save"]
 
-# How many rows one INSERT carries: few sizes, so that every statement stays prepared. SQLite before 3.32 takes 999
-# values in a statement.
-_SIZES = (64, 16, 4, 1)
+# How many rows one INSERT carries. Each number is a statement of its own, and all of them stay prepared; SQLite before
+# 3.32 takes 999 values in a statement.
+_MOST_ROWS = 64
 
 
 @dataclass(slots=True)
@@ -37,6 +38,9 @@ class FileState:
         if self.boot == clock.boot:
             return clock.steady_ms() + self.offset_ms
         return max(clock.wall_ms(), self.seen_ms)
+
+
+_values_of = attrgetter(*(each.name for each in fields(FileState)))
 
 
 @cache
@@ -109,15 +113,12 @@ class Writing(Reading):
 
     def write_many(self, head: str, rows: Sequence[Sequence[Any]]) -> None:
         """Insert rows with as few statements as possible: each may cost this thread its turn to run."""
-        at = 0
-        for size in _SIZES:
-            while len(rows) - at >= size:
-                self.connection.execute(
-                    _insertion(head, len(rows[at]), size), [value for row in rows[at : at + size] for value in row]
-                )
-                at += size
+        for at in range(0, len(rows), _MOST_ROWS):
+            some = rows[at : at + _MOST_ROWS]
+            sql = _insertion(head, len(some[0]), len(some))
+            self.connection.execute(sql, [value for row in some for value in row])
 
     def save(self) -> None:
         """Write the row of table ``file`` back; the last step before the commit."""
         self.file.seen_ms = self.now_ms
-        self.connection.execute(_SAVE, astuple(self.file))
+        self.connection.execute(_SAVE, _values_of(self.file))

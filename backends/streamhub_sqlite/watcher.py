@@ -12,7 +12,7 @@ from typing import cast
 
 from streamhub.errors import StreamHubError
 from streamhub_sqlite.clock import HostClock
-from streamhub_sqlite.connection import connect_reader, roll_back
+from streamhub_sqlite.connection import connect_reader, retry_busy, roll_back
 from streamhub_sqlite.faults import FileIdentity, is_busy, unavailable
 from streamhub_sqlite.feeds import Feeds
 from streamhub_sqlite.nudge import BEAT_SECONDS, Ear, open_ear
@@ -60,7 +60,8 @@ class Watcher(Worker[Reading]):
         self._identity.check()
         connection = connect_reader(self._path)
         try:
-            self._cursor = load_file(connection).changed
+            deadline = time.monotonic() + self._busy_seconds
+            self._cursor = retry_busy(lambda: load_file(connection), deadline).changed
         except BaseException:
             connection.close()
             raise

@@ -18,9 +18,6 @@ from streamhub_sqlite.options import SqliteOptions
 from streamhub_sqlite.transaction import Outbox, Writing
 from streamhub_sqlite.worker import Call, Worker
 
-# Quiet for this long, the log is copied into the file and emptied.
-_QUIET_SECONDS = 1.0
-
 
 class Publisher(Protocol):
     """Where the writer tells this process's feeds what it has committed."""
@@ -48,12 +45,12 @@ class Writer(Worker[Writing]):
             busy_seconds=options.busy_seconds,
         )
         self.identity: FileIdentity | None = None
+        self.on_commit: Callable[[], None] | None = None
         self._path = path
         self._clock = clock
         self._publisher = publisher
         self._nudger = nudger
         self._garbage = True
-        self._written_at: float | None = None
 
     def _serve(self, connection: sqlite3.Connection, calls: list[Call[Writing]]) -> list[Callable[[], None]]:
         try:
@@ -62,7 +59,8 @@ class Writer(Worker[Writing]):
             return self._recover(connection, calls, exc)
         if outbox is None:
             return []
-        self._written_at = time.monotonic()
+        if self.on_commit is not None:
+            self.on_commit()
         self._garbage = self._garbage or outbox.garbage
         if outbox.hints or outbox.requests:
             self._nudger.send()
@@ -108,37 +106,18 @@ class Writer(Worker[Writing]):
         return deliveries
 
     def _idle(self, connection: sqlite3.Connection) -> float | None:
-        if self._garbage:
-            call = Call(collect, self._loop.create_future(), time.monotonic())
-            self._serve(connection, [call])
-            self._garbage = bool(call.result)
-            return 0.0 if self._garbage else _QUIET_SECONDS
-        if self._written_at is None:
+        if not self._garbage:
             return None
-        left = self._written_at + _QUIET_SECONDS - time.monotonic()
-        if left > 0:
-            return left
-        self._checkpoint(connection)
-        return None
-
-    def _leave(self, connection: sqlite3.Connection) -> None:
-        self._checkpoint(connection)
+        call = Call(collect, self._loop.create_future(), time.monotonic())
+        self._serve(connection, [call])
+        self._garbage = bool(call.result)
+        return 0.0
 
     def _run(self, connection: sqlite3.Connection) -> None:
         try:
             super()._run(connection)
         finally:
             self._nudger.close()
-
-    def _checkpoint(self, connection: sqlite3.Connection) -> None:
-        if self._written_at is None:
-            return
-        self._written_at = None
-        try:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.Error:
-            # It frees space and no more: the next one will.
-            return
 
 
 def _run(call: Call[Writing], writing: Writing) -> None:

@@ -31,6 +31,7 @@ if "pytest" in sys.modules:
     import pytest
 
     pytest.register_assert_rewrite(
+        "streamhub.conformance.appends",
         "streamhub.conformance.cancel",
         "streamhub.conformance.concurrency",
         "streamhub.conformance.ends",
@@ -41,6 +42,9 @@ if "pytest" in sys.modules:
         "streamhub.conformance.hints",
         "streamhub.conformance.input",
         "streamhub.conformance.lease",
+        "streamhub.conformance.limits",
+        "streamhub.conformance.opens",
+        "streamhub.conformance.pages",
         "streamhub.conformance.replay",
         "streamhub.conformance.retention",
         "streamhub.conformance.takeover",

@@ -52,6 +52,7 @@ from streamhub.conformance.faulty import Faults, FaultyCancels, FaultyChangeFeed
 from streamhub.conformance.harness import Harness
 from streamhub.conformance.waiting import PATIENCE_SECONDS, eventually, settle
 from streamhub.conformance.writer import describe, read_all
+from streamhub.settings import OnInterrupt
 
 
 class _FollowLog(FaultyStore):
@@ -249,12 +250,12 @@ class ConcurrencyTests(ContractTests):
         """K4: … so does a producer: every acknowledged chunk is stored once, and its lease is given back."""
         backend = await harness.make()
         async with _watched(harness, lease_seconds=600.0) as watched:
-            acknowledged, keys = [0], [""]
+            acknowledged, keys, handover = [0], [""], False
 
-            async def scenario() -> None:
+            async def scenario(on_interrupt: OnInterrupt) -> None:
                 keys.append(harness.unique_key())
                 acknowledged.append(0)
-                async with watched.hub.produce(keys[-1], run="r1", unfinished="resume") as producer:
+                async with watched.hub.produce(keys[-1], run="r1", on_interrupt=on_interrupt) as producer:
                     for chunk in words(2):
                         await producer.send(chunk)
                     acknowledged[-1] = (await producer.flush()).index
@@ -268,13 +269,16 @@ class ConcurrencyTests(ContractTests):
                 if info is None:
                     assert acknowledged[-1] == 0
                     return
-                assert info.end is not None
+                assert info.end is not None or handover
                 stored = await read_all(backend.store, keys[-1])
                 assert stored == words(len(stored))
                 assert len(stored) >= acknowledged[-1]
 
             for late in (False, True):
-                assert await cancel_everywhere(scenario, check, late=late) > 2
+                handover = False
+                assert await cancel_everywhere(lambda: scenario("fail"), check, late=late) > 2
+                handover = True
+                assert await cancel_everywhere(lambda: scenario("handover"), check, late=late) > 2
 
     async def test_a_start_cancelled_at_any_await_leaves_nothing_half_done(self, harness: Harness) -> None:
         """K4: … so does a call of `start`: its run is produced, or it is not begun."""

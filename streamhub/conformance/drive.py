@@ -79,8 +79,8 @@ class Reading:
     def __init__(self, hub: Hub, key: str, **options: Any) -> None:
         self.chunks: list[Chunk] = []
         self.end: End | None = None
-        self.attached = asyncio.Event()
-        self.task = asyncio.create_task(self._read(hub, key, options))
+        self.attached: asyncio.Event = asyncio.Event()
+        self.task: asyncio.Task[None] = asyncio.create_task(self._read(hub, key, options))
 
     async def _read(self, hub: Hub, key: str, options: dict[str, Any]) -> list[Chunk]:
         async with hub.subscribe(key, **options) as subscription:
@@ -209,7 +209,7 @@ class CancelAt(Generic[T]):
         self._n = n
         self._late = late
         self._waits = 0
-        self.struck = False
+        self.struck: bool = False
 
     def __await__(self) -> Generator[Any, Any, T]:
         step = self._coroutine.__await__()

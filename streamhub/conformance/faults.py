@@ -1,4 +1,4 @@
-"""Faults: replies are lost, connections break, servers stop, forget or hang; nothing is lost, and nobody left waiting."""
+"""Faults: replies get lost, connections break, servers stop, hang or forget; no chunk is lost, and nobody hangs."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class FaultsTests(ContractTests):
         assert data_of(await replay(there, key)) == source
 
     async def test_producing_and_reading_survive_killed_connections(self, harness: Harness) -> None:
-        """X1, X2: … no gap, no duplicate, exactly once; here when the server drops every connection."""
+        """X1: … no gap, no duplicate. X2: … exactly once; here when the server drops every connection."""
         harness.require("kill_connections")
         here, there = await harness.hub(), await harness.hub()
         key, source = harness.unique_key(), words(60)
@@ -206,11 +206,9 @@ class FaultsTests(ContractTests):
         await produce_all(await harness.hub(), key, [b"a"])
         hub = await harness.hub(faulty(await harness.make(), faults), outage_seconds=0.3)
         faults.down = True
-        for use in _USES:
-            begun = time.monotonic()
-            with pytest.raises(BackendUnavailableError):
-                await soon(use(hub, key))
-            assert time.monotonic() - begun < SLACK * 0.3 + 1.0
+        begun = time.monotonic()
+        await _assert_unavailable(hub, key)
+        assert time.monotonic() - begun < SLACK * 0.3 + 1.0
 
     async def test_everybody_is_told_when_a_server_stops_answering(self, harness: Harness) -> None:
         """X3: Connection black-holed: calls end within their time limit."""
@@ -219,9 +217,7 @@ class FaultsTests(ContractTests):
         key = harness.unique_key()
         await produce_all(hub, key, [b"a"])
         async with harness.paused():
-            for use in _USES:
-                with pytest.raises(BackendUnavailableError):
-                    await soon(use(hub, key), 40.0)
+            await soon(_assert_unavailable(hub, key), 40.0)
         assert data_of(await soon(replay(hub, key))) == [b"a"]
 
     async def test_a_hub_closes_during_an_outage(self, harness: Harness) -> None:
@@ -414,9 +410,7 @@ class FaultsTests(ContractTests):
         """X8: Backend down at start: clear error, later recovery."""
         faults, key = Faults(down=True), harness.unique_key()
         hub = await harness.hub(faulty(await harness.make(), faults), outage_seconds=0.2)
-        for use in _USES:
-            with pytest.raises(BackendUnavailableError):
-                await soon(use(hub, key))
+        await soon(_assert_unavailable(hub, key))
         faults.down = False
         async with reading(hub, key, wait=PATIENCE_SECONDS) as live:
             await produce_all(hub, key, words(3))
@@ -477,7 +471,7 @@ class FaultsTests(ContractTests):
             async with here.produce(key, run="r1") as producer, reading(there, key) as live:
                 await send_all(producer, [b"before"])
                 with harness.skewed_clock(3600.0 * hours):
-                    await asyncio.sleep(2 * harness.ttl_seconds(await harness.make()))
+                    await asyncio.sleep(1.5 * harness.ttl_seconds(await harness.make()))
                     await send_all(producer, [b"during"])
                     assert data_of(await live.has(2)) == [b"before", b"during"]
                     with pytest.raises(LeaseHeldError) as caught:
@@ -498,7 +492,7 @@ async def _lose_each_in_turn(harness: Harness, scenario: Scenario) -> set[str]:
     backend, judge = await harness.make(), await harness.make()
     calm = Faults()
     await soon(scenario(await harness.hub(faulty(backend, calm)), harness.unique_key(), judge))
-    turns = asyncio.Semaphore(6)
+    turns = asyncio.Semaphore(16)
 
     async def run(call: str, nth: int, way: str) -> None:
         async with turns:
@@ -650,6 +644,12 @@ _USES: list[Callable[[Hub, str], Coroutine[Any, Any, object]]] = [
     _list,
     lambda hub, _: hub.ping(),
 ]
+
+
+async def _assert_unavailable(hub: Hub, key: str) -> None:
+    """Every call raises ``BackendUnavailableError``."""
+    outcomes = await asyncio.gather(*(use(hub, key) for use in _USES), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [BackendUnavailableError] * len(_USES)
 
 
 # --- faults of this module's own

@@ -50,7 +50,7 @@ class Pause:
     """One paused call. ``reached`` is set when the call is there; it goes on after ``resume``."""
 
     def __init__(self) -> None:
-        self.reached = asyncio.Event()
+        self.reached: asyncio.Event = asyncio.Event()
         self._resumed = asyncio.Event()
 
     def resume(self) -> None:
@@ -245,8 +245,8 @@ class FaultyStore:
     def __init__(self, inner: StreamStore, faults: Faults) -> None:
         self._inner = inner
         self._faults = faults
-        self.groups_streams = inner.groups_streams
-        self.max_append_bytes = inner.max_append_bytes
+        self.groups_streams: bool = inner.groups_streams
+        self.max_append_bytes: int = inner.max_append_bytes
 
     async def open(
         self,
@@ -323,8 +323,8 @@ class FaultyLeases:
     def __init__(self, inner: LeaseManager, faults: Faults) -> None:
         self._inner = inner
         self._faults = faults
-        self.min_ttl_seconds = inner.min_ttl_seconds
-        self.default_ttl_seconds = inner.default_ttl_seconds
+        self.min_ttl_seconds: float = inner.min_ttl_seconds
+        self.default_ttl_seconds: float = inner.default_ttl_seconds
 
     async def acquire(
         self, key: str, *, owner: str, run: str, ttl_seconds: float, above: int = 0, void: int = 0

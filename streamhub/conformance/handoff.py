@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 import tracemalloc
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from streamhub import Chunk, Hub, Offset, OffsetTrimmedError, Page, Producer, Read, StreamHubError
+from streamhub import Change, ChangeFeed, Chunk, Hub, Offset, OffsetTrimmedError, Page, Producer, Read, StreamHubError
 from streamhub.conformance.contract import ContractTests
 from streamhub.conformance.drive import (
     UNPOLLED,
     collect,
     data_of,
     dismiss,
+    indexes_of,
     leave_unfinished,
     produce_all,
     reading,
@@ -27,7 +30,7 @@ from streamhub.conformance.drive import (
     soon,
     words,
 )
-from streamhub.conformance.faulty import Faults, FaultyStore, faulty
+from streamhub.conformance.faulty import Faults, FaultyChangeFeed, FaultyStore, faulty
 from streamhub.conformance.harness import Harness
 from streamhub.conformance.waiting import PATIENCE_SECONDS, SLACK, settle
 from streamhub.protocols import StreamStore
@@ -46,6 +49,29 @@ class _OneChunkPages(FaultyStore):
         """See ``StreamStore.read``."""
         answers = await super().read(reads)
         return [replace(answer, chunks=answer.chunks[:1]) if isinstance(answer, Page) else answer for answer in answers]
+
+
+class _StaleHints(FaultyStore):
+    """Gives each hint twice, the second time after the next one: late and repeated."""
+
+    def changes(self) -> AbstractAsyncContextManager[ChangeFeed]:
+        """See ``StreamStore.changes``."""
+        return self._stale()
+
+    @contextlib.asynccontextmanager
+    async def _stale(self) -> AsyncGenerator[ChangeFeed]:
+        async with self._inner.changes() as feed:
+            yield _StaleFeed(feed, self._faults)
+
+
+class _StaleFeed(FaultyChangeFeed):
+    async def __aiter__(self) -> AsyncIterator[Change]:
+        former: Change | None = None
+        async for change in self._inner:
+            yield change
+            if former is not None:
+                yield former
+            former = change
 
 
 class HandoffTests(ContractTests):
@@ -171,6 +197,48 @@ class HandoffTests(ContractTests):
                 await producer.send(b"last")
             assert data_of(await live.finished(bound)) == [*words(3), b"last"]
 
+    async def test_hints_that_are_lost_in_between_leave_no_gap(self, harness: Harness) -> None:
+        """H5: A lost hint … only delays delivery: the next one that comes makes up for it."""
+        faults, key, dice = Faults(), harness.unique_key(), random.Random(5)
+        here, there = await harness.hub(), await harness.hub(faulty(await harness.make(), faults), **UNPOLLED)
+        source = words(120)
+        async with here.produce(key) as producer, reading(there, key) as live:
+            for number, chunk in enumerate(source, 1):
+                faults.drop_hints = number % 10 != 0 and dice.random() < 0.5
+                await send_all(producer, [chunk])
+                await settle(dice.randrange(10))
+                if number % 10 == 0:
+                    await live.has(number)
+            assert live.data == source
+
+    async def test_hints_that_repeat_or_come_late_leave_no_gap_and_no_duplicate(self, harness: Harness) -> None:
+        """H1: … no gap, no duplicate; hints may repeat, be late or be lost."""
+        here, backend = await harness.hub(), await harness.make()
+        there = await harness.hub(backend, store=_StaleHints(backend.store, Faults()))
+        key, source = harness.unique_key(), words(150)
+        async with reading(there, key, wait=PATIENCE_SECONDS) as live:
+            await _produce_haltingly(here, key, source, random.Random(6))
+            chunks = await live.finished()
+        assert data_of(chunks) == source
+        assert indexes_of(chunks) == list(range(1, len(source) + 1))
+
+    async def test_what_is_appended_before_a_stream_is_followed_is_not_lost(self, harness: Harness) -> None:
+        """H1: Appends racing with attach: no gap …: follow first, then read."""
+        faults, key, other = Faults(), harness.unique_key(), harness.unique_key()
+        here, there = await harness.hub(), await harness.hub(faulty(await harness.make(), faults), **UNPOLLED)
+        async with here.produce(key) as producer, here.produce(other), reading(there, other) as another:
+            # The feed is open for another stream already: its opening makes up for nothing.
+            await another.ready()
+            await send_all(producer, [b"1"])
+            held = faults.pause("follow")
+            async with reading(there, key) as live:
+                await soon(held.reached.wait())
+                await settle(50)
+                await send_all(producer, [b"2"])
+                await settle(50)
+                held.resume()
+                assert data_of(await live.has(2)) == [b"1", b"2"]
+
     async def test_an_idle_subscriber_gets_the_next_chunk(self, harness: Harness) -> None:
         """H6: A subscriber idle for longer than any driver time-out then gets the next chunk."""
         here, there = await harness.hub(), await harness.hub(**UNPOLLED)
@@ -244,7 +312,10 @@ class HandoffTests(ContractTests):
             stuck = [hub.subscribe(key) for hub in (here, there) for _ in range(5)]
             for subscription in stuck:
                 await collect(subscription, limit=1)
+            # Others of their hubs keep up, and take what comes into the windows that all share.
+            quick = [asyncio.create_task(_discard(hub, key)) for hub in (here, there)]
             grown = await _growth(_flood(producer, 32 * MEBIBYTE))
+            await dismiss(*quick)
             assert grown < 12 * MEBIBYTE, f"grew by {grown / MEBIBYTE:.1f} MiB while 32 MiB were appended"
             for subscription in stuck:
                 with pytest.raises(OffsetTrimmedError):
@@ -290,9 +361,14 @@ async def _read_slowly(hub: Hub, key: str) -> list[bytes]:
     chunks: list[bytes] = []
     async for chunk in hub.subscribe(key):
         chunks.append(chunk.data)
-        if len(chunks) % 25 == 0:
+        if len(chunks) % 50 == 0:
             await asyncio.sleep(0.01)
     return chunks
+
+
+async def _discard(hub: Hub, key: str) -> None:
+    async for _ in hub.subscribe(key):
+        pass
 
 
 async def _flood(producer: Producer, size_bytes: int) -> None:

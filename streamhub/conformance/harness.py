@@ -48,6 +48,8 @@ class Harness:
         url: lets a second process connect to the same data; None if none can.
         capabilities: the optional abilities, of ``CAPABILITIES``.
         short_seconds: the shortest retention the cases ask for; raise it for a server with coarser times.
+        lease_seconds: how long the cases' leases last, or as long as the backend's shortest one; raise it for a slow
+            machine.
         idle_seconds: how long a case lets connections idle; raise it beyond any time-out that the driver has.
     """
 
@@ -56,11 +58,12 @@ class Harness:
     capabilities: frozenset[str] = frozenset()
     short_seconds: float = 0.3
     idle_seconds: float = 1.0
+    lease_seconds: float = 0.6
 
     _numbers: ClassVar[Iterator[int]] = itertools.count(1)
 
     def __init__(self) -> None:
-        self.token = secrets.token_hex(6)
+        self.token: str = secrets.token_hex(6)
         self._backends = AsyncExitStack()
         self._hubs = AsyncExitStack()
 
@@ -130,7 +133,7 @@ class Harness:
 
     def ttl_seconds(self, backend: Backend) -> float:
         """Return a short time-to-live for leases that the backend allows."""
-        return max(0.6, backend.leases.min_ttl_seconds)
+        return max(self.lease_seconds, backend.leases.min_ttl_seconds)
 
     def require(self, capability: str) -> None:
         """Skip the case, countably, if ``capability`` is not declared."""
@@ -214,11 +217,11 @@ class UrlHarness(Harness):
         if scheme == "memory" and "{unique}" not in url:
             head, mark, query = url.partition("?")
             url = f"{head}{{unique}}{mark}{query}"
-        self.name = scheme
-        self.url = url.replace("{unique}", self.token)
+        self.name: str = scheme
+        self.url: str | None = url.replace("{unique}", self.token)
         if capabilities is None:
             capabilities = frozenset() if scheme == "memory" else frozenset({"processes"})
-        self.capabilities = capabilities
+        self.capabilities: frozenset[str] = capabilities
 
     def __repr__(self) -> str:
         return f"UrlHarness({redact(self.url or '')!r})"

@@ -15,7 +15,7 @@ from streamhub.conformance.writer import Writer, read
 from streamhub.errors import BackendUnavailableError
 from streamhub.types import COMPLETED, Append, CancelRequest, Change, Chunk, Offset, RunRef
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.05
 
 
 class HintTests(ContractTests):
@@ -114,7 +114,7 @@ class HintTests(ContractTests):
         key = harness.unique_key()
         async with asyncio.timeout(PATIENCE_SECONDS), here.produce(key) as producer:
             sent: list[bytes] = []
-            for number in range(40):
+            for number in range(20):
                 sent.append(b"%d" % number)
                 await producer.send(sent[-1])
                 stored = (await producer.flush()).index

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from streamhub.conformance.contract import ContractTests
+from streamhub.conformance.drive import cancel_everywhere
 from streamhub.conformance.faulty import Faults, faulty
 from streamhub.conformance.harness import Harness
 from streamhub.conformance.waiting import SLACK, eventually
@@ -225,7 +226,7 @@ class LeaseTests(ContractTests):
         """L11: "Times are the server's": an hour of client clock skew neither frees a lease nor prolongs it."""
         key = harness.unique_key()
         one, two = await harness.make(), await harness.make()
-        ttl = 2 * harness.ttl_seconds(one)
+        ttl = harness.ttl_seconds(one)
         lease = await one.leases.acquire(key, owner=owner(), run="run-1", ttl_seconds=ttl)
         with harness.skewed_clock(skew):
             with pytest.raises(LeaseHeldError) as caught:
@@ -288,6 +289,25 @@ class LeaseTests(ContractTests):
             )
             assert len({lease.generation for lease in both}) == 1
             assert list(await one.leases.renew([both[0]])) == [True]
+
+    @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+    async def test_acquire_cancelled_at_any_await_can_be_repeated(self, harness: Harness, late: bool) -> None:
+        """L12: "a cancelled call may or may not have happened": repeated, it is one lease, and can be released."""
+        leases = (await harness.make()).leases
+        key = harness.unique_key()
+        given: list[int] = []
+
+        async def repeat() -> None:
+            lease = await leases.acquire(key, owner="me", run="run-1", ttl_seconds=LONG)
+            given.append(lease.generation)
+            assert list(await leases.renew([lease])) == [True]
+            await leases.release(lease)
+            assert await holder_of(leases, key) is None
+
+        await cancel_everywhere(
+            lambda: leases.acquire(key, owner="me", run="run-1", ttl_seconds=LONG), repeat, late=late
+        )
+        assert given == sorted(set(given))
 
     async def test_acquire_retried_does_not_depose_its_own_producer(self, harness: Harness) -> None:
         """L12: "with its time begun anew": `void` and `above` of the retry change nothing for the same owner."""

@@ -109,7 +109,7 @@ def expected_cases(cls: type) -> int:
 
 
 def _class_id(item: pytest.Item) -> str:
-    return item.nodeid.partition("[")[0].rpartition("::")[0]
+    return item.nodeid.partition("[")[0].rpartition("::")[0].removeprefix("::")
 
 
 def _counts(tally: _Tally) -> str:

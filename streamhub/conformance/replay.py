@@ -27,6 +27,7 @@ from streamhub.conformance.drive import (
     soon,
     words,
 )
+from streamhub.conformance.faulty import Faults, faulty
 from streamhub.conformance.harness import Harness
 from streamhub.conformance.waiting import PATIENCE_SECONDS, settle
 from streamhub.records import encode_end, pack_chunks
@@ -213,6 +214,19 @@ class ReplayTests(ContractTests):
                 assert stored < chunks[0].offset.index
                 assert indexes_of(chunks) == list(range(chunks[0].offset.index, marker.index + 1))
 
+    async def test_latest_is_resolved_once(self, harness: Harness) -> None:
+        """R8: after="latest" gives only later chunks, none lost …: it is resolved once, not anew by every poll."""
+        faults, key = Faults(), harness.unique_key()
+        here, there = await harness.hub(), await harness.hub(faulty(await harness.make(), faults), poll_seconds=0.1)
+        faults.drop_hints = True
+        async with here.produce(key) as producer:
+            await send_all(producer, words(3))
+            async with there.subscribe(key, after="latest") as subscription:
+                for number in range(3):
+                    await send_all(producer, [f"{number}", "between two polls"])
+                    first, _ = await collect(subscription, limit=2)
+                    assert first.text == f"{number}"
+
     async def test_latest_of_an_ended_run_finishes_at_once(self, harness: Harness) -> None:
         """R8: after="latest" gives only later chunks: of an ended run none."""
         hub = await harness.hub(**UNPOLLED)
@@ -265,6 +279,8 @@ class ReplayTests(ContractTests):
         source = [b"%d " % number for number in range(10_000)]
         await produce_all(writer, key, source)
         assert data_of(await replay(hub, key)) == source
+        batches = [batch async for batch in hub.subscribe(key).batches()]
+        assert [chunk.data for batch in batches for chunk in batch] == source
         assert len(pages.pages) > 1
         for read, page in pages.pages:
             assert read.max_chunks < 10_000
@@ -274,8 +290,10 @@ class ReplayTests(ContractTests):
     async def test_what_was_flushed_is_seen_elsewhere(self, harness: Harness) -> None:
         """R12: Read your writes: after flush returns, a new subscriber elsewhere sees it."""
         # Neither a hint nor a poll comes in time: it is there, or it is not.
-        here, there = await harness.hub(), await harness.hub(**UNPOLLED)
-        key = harness.unique_key()
+        slow, deaf, key = Faults(), Faults(drop_hints=True), harness.unique_key()
+        slow.delay("append", 0.02, times=float("inf"))
+        here = await harness.hub(faulty(await harness.make(), slow))
+        there = await harness.hub(faulty(await harness.make(), deaf), **UNPOLLED)
         async with here.produce(key) as producer:
             for number, chunk in enumerate(words(20), 1):
                 await producer.send(chunk)

@@ -147,6 +147,18 @@ class TakeoverTests(ContractTests):
             await successor.send(b"more")
         assert data_of(await replay(hub, key)) == [b"before", b"successor", b"more"]
 
+    async def test_a_producer_that_wakes_up_without_a_lease_writes_nothing_more(self, harness: Harness) -> None:
+        """L5: A paused producer … is refused when it wakes: without a lease it writes nothing, overtaken or not."""
+        backend, hub = await harness.make(), await harness.hub()
+        key = harness.unique_key()
+        with pytest.raises(LeaseLostError):
+            async with asyncio.timeout(PATIENCE_SECONDS), hub.produce(key, run="r1") as producer:
+                await send_all(producer, [b"a"])
+                time.sleep(1.2 * _ttl(hub))  # nothing else of this process runs either
+                await send_all(producer, [b"late"])
+        info = await described(backend.store, key)
+        assert (info.state, info.tail, info.end) == ("open", 1, None)
+
     async def test_a_producer_without_a_lease_writes_nothing_more(self, harness: Harness) -> None:
         """L5: Without a lease it writes nothing more, not even an end."""
         faults, key = Faults(), harness.unique_key()
@@ -204,7 +216,7 @@ class TakeoverTests(ContractTests):
 
     async def test_a_definite_loss_stops_a_stalled_producer(self, harness: Harness) -> None:
         """L6: Loss is declared … definitely: a renewal that answers *lost* is acted on at once."""
-        backend, hub = await harness.make(), await harness.hub(lease_seconds=6.0)
+        backend, hub = await harness.make(), await harness.hub(lease_seconds=3.0)
         key = harness.unique_key()
         begun = time.monotonic()
         with pytest.raises(LeaseLostError):
@@ -214,7 +226,7 @@ class TakeoverTests(ContractTests):
                 )
                 assert lease.generation > producer.generation
                 await asyncio.Event().wait()
-        assert time.monotonic() - begun < 6.0
+        assert time.monotonic() - begun < 3.0
 
     # --- a lease is given back
 
@@ -366,14 +378,15 @@ class TakeoverTests(ContractTests):
     async def test_an_ended_run_is_not_started_again_by_whoever_raced_its_end(self, harness: Harness) -> None:
         """L9: An ended run is never started again, however the race goes."""
         hubs = [await harness.hub() for _ in range(3)]
-        for number in range(10):
+
+        async def race() -> list[str]:
             key = harness.unique_key()
-            outcomes = await soon(
-                asyncio.gather(*(_enter(hub, key, run="r1", wait=5.0) for hub in hubs), return_exceptions=True)
-            )
-            entered = [outcome for outcome in outcomes if outcome is True]
-            assert len(entered) == 1, f"iteration {number}: {outcomes}"
-            assert all(isinstance(outcome, (bool, StreamEndedError)) for outcome in outcomes), outcomes
+            entering = [_enter(hub, key, run="r1", wait=PATIENCE_SECONDS) for hub in hubs]
+            outcomes = await asyncio.gather(*entering, return_exceptions=True)
+            return [type(outcome).__name__ for outcome in outcomes]
+
+        for outcomes in await soon(asyncio.gather(*(race() for _ in range(25)))):
+            assert sorted(outcomes) == ["StreamEndedError", "StreamEndedError", "bool"]
 
     async def test_a_redelivered_job_that_decided_before_the_end_does_not_start_again(self, harness: Harness) -> None:
         """L9: An ended run is never started again, however the race goes: an end between describe and acquire, and
@@ -448,8 +461,9 @@ class TakeoverTests(ContractTests):
         backend, hub = await harness.make(), await harness.hub()
         key = harness.unique_key()
         await leave_released(backend, key, words(2))
-        for _ in range(2):
-            async with reading(hub, key) as live:
+        other = await harness.hub()
+        async with reading(hub, key) as first, reading(hub, key) as second, reading(other, key) as third:
+            for live in (first, second, third):
                 with pytest.raises(StreamAbandonedError):
                     await live.finished(SLACK * 3 * _ttl(hub))
                 assert live.data == words(2)
@@ -475,7 +489,7 @@ class TakeoverTests(ContractTests):
         key = harness.unique_key()
         async with here.produce(key) as producer, reading(there, key) as live:
             await send_all(producer, [b"before"])
-            await asyncio.sleep(4 * _ttl(here))
+            await asyncio.sleep(3 * _ttl(here))
             await send_all(producer, [b"after"])
             assert data_of(await live.has(2)) == [b"before", b"after"]
 
@@ -488,8 +502,8 @@ class TakeoverTests(ContractTests):
             await live.has(1)
             faults.fail("holders", times=float("inf"))
             seen = faults.calls["holders"]
-            await until(lambda: faults.calls["holders"] > seen + 4)
-            await asyncio.sleep(3 * _ttl(here))
+            await asyncio.sleep(2.5 * _ttl(here))
+            assert faults.calls["holders"] > seen
             await send_all(producer, [b"after"])
             assert data_of(await live.has(2)) == [b"before", b"after"]
 

@@ -38,3 +38,9 @@ async def settle(turns: int = 10) -> None:
     """Give other tasks of the loop some turns; for races that are looked for, never to wait for an outcome."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+async def after_turns(turns: int, call: Awaitable[T]) -> T:
+    """Await a call, some turns of the loop later: one side of a race."""
+    await settle(turns)
+    return await call

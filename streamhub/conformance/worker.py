@@ -266,7 +266,13 @@ async def _main() -> None:
         await backend.aclose()
 
 
-if __name__ == "__main__":
-    if skew := float(os.environ.get(SKEW_VARIABLE, "0")):
-        _skew_clock(skew)
+def main() -> None:
+    """Serve until the standard input ends."""
+    skew_seconds = float(os.environ.get(SKEW_VARIABLE, "0"))
+    if skew_seconds:
+        _skew_clock(skew_seconds)
     asyncio.run(_main())
+
+
+if __name__ == "__main__":
+    main()

@@ -5,8 +5,20 @@ from __future__ import annotations
 import secrets
 
 from streamhub.errors import StreamHubError
-from streamhub.protocols import StreamStore
-from streamhub.types import Append, Appended, End, Metadata, Page, Read, Retention, StreamInfo
+from streamhub.protocols import Backend, StreamStore
+from streamhub.types import (
+    COMPLETED,
+    Append,
+    Appended,
+    End,
+    Lease,
+    Metadata,
+    Page,
+    Read,
+    Retention,
+    Seen,
+    StreamInfo,
+)
 
 FIRST_GENERATION = 7
 """Any number serves: a store trusts no lease."""
@@ -22,10 +34,10 @@ class Writer:
         self.store = store
         self.key = key
         self.run = run
-        self.retention = retention or Retention()
-        self.generation = 0
-        self.owner = secrets.token_hex(8)
-        self.tail = 0
+        self.retention: Retention = retention or Retention()
+        self.generation: int = 0
+        self.owner: str = secrets.token_hex(8)
+        self.tail: int = 0
 
     async def open(
         self,
@@ -121,3 +133,51 @@ async def described(store: StreamStore, key: str) -> StreamInfo:
     info = await describe(store, key)
     assert info is not None, f"nothing is stored for {key!r}"
     return info
+
+
+async def open_stream(
+    store: StreamStore,
+    key: str,
+    generation: int,
+    *,
+    owner: str,
+    expect: Seen | None,
+    run: str = "run-1",
+    resume: bool = False,
+    attended: bool = True,
+    metadata: dict[str, object] | None = None,
+    retention: Retention | None = None,
+) -> StreamInfo:
+    """Open a stream, with defaults."""
+    return await store.open(
+        key,
+        generation,
+        owner=owner,
+        run=run,
+        expect=expect,
+        resume=resume,
+        attended=attended,
+        metadata=metadata,
+        retention=retention or Retention(),
+    )
+
+
+async def successor(store: StreamStore, key: str, *, resume: bool = True, run: str = "run-1") -> Writer:
+    """Open the next generation of a stream."""
+    writer = Writer(store, key, run=run)
+    await writer.open(resume=resume)
+    return writer
+
+
+def item_of(writer: Writer, what: str) -> Append:
+    """Return an append of a kind: ``chunks``, ``metadata``, ``end`` or ``end with chunks``."""
+    end = COMPLETED if what.startswith("end") else None
+    chunks = () if what == "end" else (b"x", b"y")
+    return writer.item(*chunks, end=end, metadata={"by": "item"} if what == "metadata" else None)
+
+
+async def acquire(backend: Backend, key: str, *, above: int = 0, void: int = 0, ttl_seconds: float = 30.0) -> Lease:
+    """Take a lease as a new owner."""
+    return await backend.leases.acquire(
+        key, owner=secrets.token_hex(8), run="run-1", ttl_seconds=ttl_seconds, above=above, void=void
+    )

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from sqlite_support import Connect, append_of, connections, open_run, query
-from streamhub_sqlite import SqliteBackend, contents
+from streamhub_sqlite import SqliteBackend, SqliteOptions, contents
+from streamhub_sqlite.clock import HostClock
 from streamhub_sqlite.transaction import Writing
 
 from streamhub.errors import BackendUnavailableError, ConfigError, StaleGenerationError
@@ -244,10 +245,39 @@ async def test_a_file_system_without_shared_memory_is_refused(path: Path, monkey
         await SqliteBackend(f"sqlite:///{path}").connect()
 
 
+async def test_a_sqlite_without_json_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamhub_sqlite.connection._JSON", "SELECT no_such_function()")
+    with pytest.raises(ConfigError, match="built without JSON"):
+        await SqliteBackend(f"sqlite:///{path}").connect()
+
+
 async def test_a_sqlite_that_is_too_old_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamhub_sqlite.connection.OLDEST_SQLITE", (99, 0, 0))
     with pytest.raises(ConfigError, match=r"too old: use 99\.0\.0 or later"):
         await SqliteBackend(f"sqlite:///{path}").connect()
+
+
+async def test_a_schema_that_another_process_creates_meanwhile_is_seen_whole_or_not_at_all(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that read the version before, and the application after it was created, refused the file."""
+    from streamhub_sqlite import connection
+
+    pragma = connection._pragma  # pyright: ignore[reportPrivateUsage]
+    raced: list[str] = []
+
+    def racing(opened: sqlite3.Connection, name: str) -> int | str:
+        found = pragma(opened, name)
+        if not raced:
+            raced.append(name)
+            with contextlib.suppress(sqlite3.OperationalError):
+                connection.connect_writer(path, SqliteOptions(busy_seconds=0.2), HostClock()).close()
+        return found
+
+    monkeypatch.setattr(connection, "_pragma", racing)
+    async with connections(path) as connect:
+        await open_run(await connect())
+    assert raced
 
 
 # -- What stays small --------------------------------------------------------------------------------------------------
@@ -292,7 +322,7 @@ async def test_what_a_dead_process_left_to_collect_is_collected(path: Path) -> N
 async def test_the_log_is_emptied_when_nothing_happens(
     path: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamhub_sqlite.writer._QUIET_SECONDS", 0.05)
+    monkeypatch.setattr("streamhub_sqlite.checkpointer._QUIET_SECONDS", 0.05)
     backend = await connect()
     await open_run(backend)
     async with asyncio.timeout(20):

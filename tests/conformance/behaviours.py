@@ -15,7 +15,9 @@ from streamhub.conformance.suite import ConformanceSuite
 DOCUMENT = Path(__file__).parents[2] / "docs" / "conformance.md"
 
 _CODE = re.compile(r"([A-Z][0-9]+): ")
-_ENTRY = re.compile(r"^- \*\*(?P<code>[A-Z][0-9]+)\*\* (?P<text>.*(?:\n  (?!`).*)*)(?P<cases>(?:\n  .*)*)", re.MULTILINE)
+_ENTRY = re.compile(
+    r"^- \*\*(?P<code>[A-Z][0-9]+)\*\* (?P<text>.*(?:\n  (?!`).*)*)(?P<cases>(?:\n  .*)*)", re.MULTILINE
+)
 
 
 def cases_by_code() -> dict[str, list[str]]:

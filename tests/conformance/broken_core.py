@@ -15,6 +15,7 @@ from streamhub.errors import BackendUnavailableError, StreamAbandonedError, Stre
 from streamhub.feed import Feed, Feeds
 from streamhub.keeper import LeaseKeeper
 from streamhub.link import Link
+from streamhub.reader import LoadedPage
 from streamhub.run import Run
 from streamhub.subscription import Subscription
 from streamhub.window import Window
@@ -36,15 +37,20 @@ def core(cls: type, name: str) -> Callable[[Callable[[Any], Any]], Callable[[], 
     return decorate
 
 
-@core(Subscription, "_take_page")
-def subscription_ends_at_the_first_sight_of_an_end(right: Any) -> Any:
-    def take_page(self: Any, loaded: Any) -> bool:
-        taken = right(self, loaded)
-        if loaded.page.end is not None:
-            self.end, self._finished = loaded.page.end, True
-        return taken or self._finished
+@contextlib.contextmanager
+def subscription_ends_at_the_first_sight_of_an_end() -> Iterator[None]:
+    def make(right: Any) -> Any:
+        def take(self: Any, source: Any) -> bool:
+            taken = right(self, source)
+            end = source.page.end if isinstance(source, LoadedPage) else source and source.end
+            if end is not None:
+                self.end, self._finished = end, True
+            return taken or self._finished
 
-    return take_page
+        return take
+
+    with replaced(Subscription, "_take_page", make), replaced(Subscription, "_take_from_window", make):
+        yield
 
 
 @core(Subscription, "_take_page")

@@ -14,15 +14,19 @@ import broken_core
 import broken_parts as broken
 from broken_parts import with_parts
 
+from streamhub.conformance.appends import AppendTests
 from streamhub.conformance.cancel import CancelTests
 from streamhub.conformance.concurrency import ConcurrencyTests
 from streamhub.conformance.contract import ContractTests
 from streamhub.conformance.ends import EndsTests
+from streamhub.conformance.faults import FaultsTests
 from streamhub.conformance.fencing import FencingTests
 from streamhub.conformance.handoff import HandoffTests
 from streamhub.conformance.hints import HintTests
 from streamhub.conformance.input import InputTests
 from streamhub.conformance.lease import LeaseTests
+from streamhub.conformance.limits import LimitTests
+from streamhub.conformance.opens import OpenTests
 from streamhub.conformance.replay import ReplayTests
 from streamhub.conformance.retention import RetentionTests
 from streamhub.conformance.takeover import TakeoverTests
@@ -135,7 +139,7 @@ MUTANTS = [
     ),
     _mutant(
         "trimmed chunks are skipped silently",
-        _case(RetentionTests, "page_before_the_trimmed_edge_is_empty_and_says_where_it_is"),
+        _case(LimitTests, "page_before_the_trimmed_edge_is_empty_and_says_where_it_is"),
         parts=with_parts(store=broken.StoreThatSkipsWhatIsTrimmed),
     ),
     _mutant(
@@ -163,6 +167,11 @@ MUTANTS = [
         "the listener comes back deaf",
         _case(CancelTests, "the_listener_survives_a_dropped_connection"),
         parts=with_parts(cancels=broken.CancelsWhoseListenerDies),
+    ),
+    _mutant(
+        "the feed comes back deaf",
+        _case(FaultsTests, "delivery_goes_on_when_the_feed_breaks"),
+        parts=with_parts(store=broken.StoreWhoseFeedDies),
     ),
     _mutant(
         "a driver's time-out ends the feed and nobody notices",
@@ -200,35 +209,35 @@ MUTANTS = [
     ),
     _mutant(
         "a refused append is acknowledged",
-        _case(FencingTests, "append_that_leaves_a_gap_is_refused"),
-        _case(FencingTests, "ended_is_decided_before_conflict"),
+        _case(AppendTests, "append_that_leaves_a_gap_is_refused"),
+        _case(AppendTests, "ended_is_decided_before_conflict"),
         parts=with_parts(store=broken.StoreThatAcknowledgesRefusals),
     ),
     _mutant(
         "an append is checked, then written",
-        _case(FencingTests, "two_writers_of_one_generation_never_both_get_an_index"),
+        _case(AppendTests, "two_writers_of_one_generation_never_both_get_an_index"),
         _case(FencingTests, "append_racing_with_a_new_open_is_before_it_or_refused", what="chunks"),
         parts=with_parts(store=broken.StoreThatChecksThenWrites),
     ),
     _mutant(
         "an open is checked, then made",
-        _case(FencingTests, "racing_opens_have_one_winner"),
+        _case(OpenTests, "racing_opens_have_one_winner"),
         parts=with_parts(store=broken.StoreThatOpensInTwoSteps),
     ),
     _mutant(
         "chunks, metadata and end are stored one by one",
-        _case(FencingTests, "append_is_seen_whole_or_not_at_all"),
+        _case(AppendTests, "append_is_seen_whole_or_not_at_all"),
         parts=with_parts(store=broken.StoreThatWritesInPieces),
     ),
     _mutant(
         "a retried append is stored twice",
-        _case(FencingTests, "append_retried_after_a_lost_reply_is_stored_once", what="chunks"),
-        _case(FencingTests, "retry_is_decided_before_conflict"),
+        _case(AppendTests, "append_retried_after_a_lost_reply_is_stored_once", what="chunks"),
+        _case(AppendTests, "retry_is_decided_before_conflict"),
         parts=with_parts(store=broken.StoreThatForgetsNonces),
     ),
     _mutant(
         "delete leaves no fence",
-        _case(FencingTests, "producer_overtaken_between_acquire_and_open_cannot_open", gone="deleted"),
+        _case(OpenTests, "producer_overtaken_between_acquire_and_open_cannot_open", gone="deleted"),
         _case(RetentionTests, "stream_can_be_created_again", gone="deleted"),
         parts=with_parts(store=broken.StoreWithoutFences),
     ),

@@ -164,7 +164,7 @@ def test_runner_works_where_no_pytest_is_configured(
     (tmp_path / "conftest.py").write_text("raise RuntimeError('not mine')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-    url = "memory://" if sys.platform == "win32" else f"sqlite:///{tmp_path}/streams.db"
+    url = f"sqlite:///{tmp_path}/streams.db"
     assert run(url, ["-q", "-k", "two_replays or what_was_flushed_is_seen"]) == 0
     printed = capfd.readouterr().out
     assert "3 ran, 3 passed" in printed

@@ -1,4 +1,4 @@
-"""The suite proves itself: each deliberate mistake fails the cases that name it; without the mistake they pass."""
+"""The suite proves itself: each deliberate mistake fails the cases that name it, and without it they pass."""
 
 from __future__ import annotations
 
@@ -47,25 +47,14 @@ def failures(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-CASES = {str(case): case for mutant in MUTANTS for case in mutant.cases}
 PAIRS = [pytest.param(mutant, case, id=f"{mutant.mistake}-{case}") for mutant in MUTANTS for case in mutant.cases]
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=str)
-async def test_right_backend_passes(case: Case) -> None:
-    await run(case, RIGHT)
 
 
 @pytest.mark.parametrize(("mutant", "case"), PAIRS)
 async def test_mistake_is_found(mutant: Mutant, case: Case) -> None:
     with pytest.raises(BaseException) as caught:
         await run(case, mutant)
-    assert all(isinstance(error, FOUND) for error in failures(caught.value)), caught.value
-    print(
-        "FOUND:",
-        mutant.mistake,
-        "|",
-        case,
-        "|",
-        [f"{type(e).__name__}: {str(e)[:150]}" for e in failures(caught.value)],
-    )
+    found = failures(caught.value)
+    assert all(isinstance(error, FOUND) for error in found), caught.value
+    # The case finds this mistake, not something else: without it the case passes, in the time that it had.
+    await run(case, RIGHT)

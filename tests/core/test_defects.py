@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from streamhub import BackendUnavailableError, Hub, HubSettings, StreamHubError, open_backend
+from streamhub import BackendUnavailableError, Hub, HubSettings, StreamFailure, StreamHubError, open_backend
 from streamhub.conformance.faulty import Faults, faulty
 
 DEFECT = RuntimeError("a defect")
@@ -32,6 +32,36 @@ async def test_a_producer_is_told_of_a_defect_in_append(hub, faults, caplog):
             await producer.send("a")
             await producer.flush()
     assert "append raised" in caplog.text
+
+
+async def test_a_defect_that_one_append_meets_leaves_the_others_of_its_batch_alone(hub, monkeypatch):
+    append = hub.store.append
+
+    async def refuse(batch):
+        if any(b"poison" in item.chunks for item in batch):
+            raise DEFECT
+        return await append(batch)
+
+    async with hub.produce("good") as good:
+        monkeypatch.setattr(hub.store, "append", refuse)
+        with pytest.raises(StreamHubError, match="a defect"):
+            async with hub.produce("bad") as bad:
+                await good.send("a")
+                await bad.send("poison")
+                await bad.flush()
+        await good.flush()
+    assert (await hub.info("good")).end.state == "completed"
+
+
+@pytest.mark.parametrize("scheme", ["memory", "sqlite"])
+async def test_a_failure_with_text_that_cannot_be_stored_still_ends_its_run(scheme, tmp_path):
+    url = "memory://defects-text" if scheme == "memory" else f"sqlite:///{tmp_path}/s.db"
+    async with Hub.from_url(url) as hub:
+        with pytest.raises(StreamFailure):
+            async with hub.produce("k"):
+                raise StreamFailure("\ud800" + "x" * 5000, "\udfff")
+        end = (await hub.info("k")).end
+        assert (end.state, end.code, end.message[:2], len(end.message)) == ("failed", "?", "?x", 4096)
 
 
 async def test_a_subscriber_is_told_of_a_defect_in_read(hub, faults, caplog):

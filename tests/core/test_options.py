@@ -141,7 +141,14 @@ def test_options_are_taken_out_of_a_url_and_the_rest_stays_as_written(url, left)
 
 async def test_a_password_is_never_in_an_error_or_log(caplog):
     caplog.set_level(logging.DEBUG)
-    for url in ("redos://user:hunter2@h/0", "memory://user:hunter2@h", "redis//u:hunter2@h", "user:hunter2@h"):
+    for url in (
+        "redos://user:hunter2@h/0",
+        "memory://user:hunter2@[x]",
+        "memory://[hunter2]",
+        "memory://user:hunter2@h",
+        "redis//u:hunter2@h",
+        "user:hunter2@h",
+    ):
         with pytest.raises(ConfigError) as caught:
             Hub.from_url(url)
         assert "hunter2" not in str(caught.value)
