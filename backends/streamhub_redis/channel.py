@@ -60,7 +60,7 @@ class Channel:
         while self._waiting:
             try:
                 wire = await self._connected()
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - converted, for each caller
                 self._flying, self._waiting = self._waiting, []
                 self._fail(exc)
                 continue
@@ -68,7 +68,7 @@ class Channel:
             self._waiting = []
             try:
                 await self._exchange(wire, self._flying)
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - converted, for each caller
                 self._fail(exc)
                 await self._drop()
             self._flying = []

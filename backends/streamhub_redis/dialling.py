@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from streamhub_redis.options import RedisOptions
 from streamhub_redis.resp import pack
 from streamhub_redis.target import Target
-from streamhub_redis.wire import Wire, socket_wire, tcp_wire
+from streamhub_redis.wire import Wire, elements, socket_wire, tcp_wire
 
 Dial: TypeAlias = Callable[[], Awaitable[Wire]]
 """Opens a connection; raises the driver's errors."""
@@ -93,20 +93,20 @@ class Sentinels:
         try:
             await wire.open()
             command = pack(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._target.service.encode())
-            address = await wire.call(command)
+            address = elements(await wire.call(command))
         finally:
             await wire.drop()
-        return (address[0].decode(), int(address[1])) if isinstance(address, list) else None
+        return (address[0].decode(), int(address[1])) if address else None
 
     async def _connect(self, host: str, port: int) -> Wire:
         wire = await node_dialler(host, port, self._target, self._options)()
         try:
-            role = await wire.call(pack(b"ROLE"))
+            role = elements(await wire.call(pack(b"ROLE")))
         except BaseException:
             await wire.drop()
             raise
         # A user who may not ask goes on: a replica refuses the first write, and that too ends the connection.
-        if isinstance(role, list) and role[0] != b"master":
+        if role and role[0] != b"master":
             await wire.drop()
             raise DriverConnectionError(f"{host}:{port} is not the master that a sentinel says it is")
         return wire

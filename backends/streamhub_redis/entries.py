@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import accumulate
 
-from streamhub.errors import UnsupportedFormatError
 from streamhub.records import CHUNKS_VERSION, unpack_chunks
 
 NONCE_BYTES = 6

@@ -89,7 +89,11 @@ def convert(where: str, exc: Exception) -> StreamHubError:
         error = ConfigError(f"{where} refused the credentials ({exc}): correct user and password in the URL")
         error.__cause__ = exc
         return error
-    return unavailable(where, exc)
+    if isinstance(exc, (RedisError, OSError)):
+        return unavailable(where, exc)
+    error = StreamHubError(f"{where}: the backend failed: {exc!r}")
+    error.__cause__ = exc
+    return error
 
 
 @contextmanager
@@ -97,5 +101,5 @@ def map_errors(where: str) -> Generator[None]:
     """Convert the driver's errors; no other error is touched."""
     try:
         yield
-    except (RedisError, OSError, TimeoutError) as exc:
+    except (RedisError, OSError) as exc:
         raise convert(where, exc) from exc

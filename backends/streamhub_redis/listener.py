@@ -15,7 +15,7 @@ from streamhub.errors import BackendUnavailableError, ConfigError, StreamHubErro
 from streamhub_redis.faults import convert
 from streamhub_redis.pair import end_task, first_failure
 from streamhub_redis.resp import pack
-from streamhub_redis.wire import Reply, Wire
+from streamhub_redis.wire import Reply, Wire, elements
 
 _PING = pack(b"PING")
 
@@ -106,7 +106,7 @@ class Listener:
         error: StreamHubError = BackendUnavailableError(f"{self._where}: it was closed")
         try:
             await self._use(await self._dial())
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - converted, for the feeds
             error = convert(self._where, exc)
             self._on_end(error)
         finally:
@@ -149,8 +149,9 @@ class Listener:
         if isinstance(message, ResponseError):
             raise message
         # In RESP2, a connection without a channel answers PING with a plain PONG, one with channels with a list.
-        if isinstance(message, list):
-            kind, channel, content = message
+        found = elements(message)
+        if found is not None:
+            kind, channel, content = found
             if kind == b"message":
                 self._on_message(channel, content)
             elif kind == b"subscribe":

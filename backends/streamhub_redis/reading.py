@@ -54,9 +54,7 @@ def _page(item: Read, answer: Answer) -> Page:
         raise StreamExpiredError(item.key)
     if newest < 0:
         raise DataLostError(item.key, "its log is gone, but not what describes it: was it evicted?")
-    chunks = page_of(
-        records, item.after_index + 1, newest, max_chunks=item.max_chunks, max_bytes=item.max_bytes
-    )
+    chunks = page_of(records, item.after_index + 1, newest, max_chunks=item.max_chunks, max_bytes=item.max_bytes)
     return Page(
         run=stored.run,
         attended=stored.attended,

@@ -79,7 +79,7 @@ class RedisStore:
         return follow_changes(self._session)
 
     def keys(self, prefix: str = "") -> AsyncIterator[str]:
-        """Yield the keys that begin with ``prefix``; see ``StreamStore.keys``. It looks at every key of the database."""
+        """Yield the keys that begin with ``prefix``, looking at every key there is; see ``StreamStore.keys``."""
         return listing.list_keys(self._session, prefix)
 
     async def delete(self, key: str) -> bool:
@@ -88,7 +88,7 @@ class RedisStore:
         keys = names.stream(key)
         command = DELETE.call(keys, names.channel_suffix)
         (answer,) = await self._session.tell([Request(keys.meta, command, DELETE)], lane="write", replicated=True)
-        if isinstance(answer, list):
+        if answer not in (0, 1):
             raise unsupported(answer[1])
         return answer == 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
@@ -17,6 +17,11 @@ from streamhub_redis.target import Target
 
 Reply: TypeAlias = Any
 """What a server answers: bytes, int, a list of replies, None; a refused command's reply is its ``ResponseError``."""
+
+
+def elements(reply: Reply) -> list[Any] | None:
+    """Return the elements of a reply that is an array; None if it is something else."""
+    return cast("list[Any]", reply) if isinstance(reply, list) else None
 
 
 class Wire:
@@ -45,7 +50,7 @@ class Wire:
     async def receive(self) -> Reply:
         """Return the next reply, within the time limit of the connection."""
         try:
-            return await self._connection.read_response()
+            return cast("Reply", await self._connection.read_response())
         except ResponseError as exc:
             if code_of(exc) == "READONLY":
                 self.demoted = True
@@ -54,7 +59,7 @@ class Wire:
     async def listen(self, seconds: float) -> Reply:
         """Return the next message, None if none arrives within ``seconds``."""
         try:
-            return await self._connection.read_response(timeout=seconds)
+            return cast("Reply", await self._connection.read_response(timeout=seconds))
         except ResponseError as exc:
             return exc
 
