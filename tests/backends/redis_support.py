@@ -25,7 +25,10 @@ ABILITIES = frozenset(
 
 
 class RedisHarness(Harness):
-    """A prefix for each case, on a server that the tests may do anything to."""
+    """A prefix for each case, on a server that the tests may do anything to.
+
+    The backend's user has no more rights than ``docs/backends/redis.md`` lists.
+    """
 
     capabilities = ABILITIES
 
@@ -33,7 +36,8 @@ class RedisHarness(Harness):
         super().__init__()
         self.server = server
         self.name = "redis"
-        self.url = f"{server.url}?prefix={self.token}&{options}"
+        self.store_prefix = f"streamhub:{self.token}"
+        self.url = f"{server.least_url}?prefix={self.store_prefix}&{options}"
 
     async def connect(self) -> RedisBackend:
         backend = RedisBackend(self.url or "")
@@ -42,7 +46,7 @@ class RedisHarness(Harness):
 
     def _keys(self) -> list[bytes]:
         with self.server.admin() as client:
-            return list(client.scan_iter(match=f"{self.token}:*", count=1000))
+            return list(client.scan_iter(match=f"{self.store_prefix}:*", count=1000))
 
     async def leftovers(self) -> int:
         return len(self._keys())
