@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -51,10 +52,13 @@ def binary(flavour: str) -> Path | None:
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens now."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port on which nobody listens now, nor 10 000 above it, where a cluster's node talks to others."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for wanted in (port, port + 10_000):
+                stack.enter_context(contextlib.closing(socket.socket())).bind(("127.0.0.1", wanted))
+            return port
 
 
 class RedisServer:

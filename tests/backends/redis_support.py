@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from redis_servers import RedisServer
@@ -85,3 +86,24 @@ class RedisHarness(Harness):
     async def flush_caches(self) -> None:
         with self.server.admin() as client:
             client.script_flush()
+
+
+FLAVOURS = ("8.2", "6.2", "valkey")
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncGenerator[RedisBackend]:
+    """Connect to a URL inside the block."""
+    backend = RedisBackend(url)
+    await backend.connect()
+    try:
+        yield backend
+    finally:
+        await backend.aclose()
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = 15.0) -> None:
+    """Wait until something about a server is so."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
