@@ -14,7 +14,7 @@ from benchmarks.figures import Figure, Series
 from benchmarks.peers import PeerGoneError
 from benchmarks.places import EMBEDDED
 from benchmarks.suite import AIMS, BENCHMARKS, run_round
-from benchmarks.table import table
+from benchmarks.table import markdown, table
 from streamhub.options import redact
 
 Results = dict[tuple[str, str], list[list[Figure]]]
@@ -31,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, fact in facts.items():
         print(f"{name}: {fact}")
     for backend, benchmark in results:
-        print(f"\n{benchmark}, {_label(backend)}, {args.rounds} rounds")
+        print(f"\n{benchmark}, {_label(backend)}, {args.rounds} rounds\n")
         mine = [each for each in series if (each.backend, each.benchmark) == (_label(backend), benchmark)]
-        print(table(mine) if mine else "nothing to measure on this backend")
+        write = markdown if args.markdown else table
+        print(write(mine) if mine else "nothing to measure on this backend")
     for failure in failures:
         print(f"\nfailed: {failure}")
     if args.json:
@@ -48,6 +49,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--backend", action="append", help="memory, sqlite or a URL; may be repeated; default: both")
     parser.add_argument("--rounds", type=int, help="how often everything is measured; default: 5, 1 with --quick")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all rounds to a file, too")
+    parser.add_argument("--markdown", action="store_true", help="print the tables as docs/benchmarks.md has them")
     parser.add_argument("--quick", action="store_true", help="do very little: it shows that all works, no speed")
     parser.add_argument("--directory", type=Path, help="for sqlite files; default: that of temporary files")
     args = parser.parse_args(argv)

@@ -25,6 +25,13 @@ def table(series: Sequence[Series]) -> str:
     return "\n".join(_line(row, widths) for row in rows)
 
 
+def markdown(series: Sequence[Series]) -> str:
+    """Write the same as a table of a Markdown page, with numbers to the right."""
+    rules = ["---" if column < 2 else "---:" for column in range(len(HEADER))]
+    rows = [HEADER, rules, *map(_row, series)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def _row(series: Series) -> tuple[str, ...]:
     first = series.rounds[0]
     values = [figure.value for figure in series.rounds]

@@ -46,7 +46,8 @@ from streamhub.errors import (
     UnknownOptionError,
     UnsupportedFormatError,
 )
-from streamhub.hub import Hub, KeyState, open_backend
+from streamhub.hub import Hub, open_backend
+from streamhub.listing import KeyState
 from streamhub.observer import Event, EventName, Observer
 from streamhub.producer import Producer
 from streamhub.protocols import Backend, CancelBus, ChangeFeed, LeaseManager, RequestFeed, StreamStore

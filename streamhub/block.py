@@ -85,28 +85,26 @@ class HubTask:
     async def _run(self, opened: asyncio.Future[Started | Joined]) -> None:
         try:
             run = await self._starter.start_or_join(self._request)
+            if isinstance(run, Joined):
+                opened.set_result(run)
+            else:
+                await self._produce(run, opened)
         except BaseException as exc:
-            opened.set_exception(exc if isinstance(exc, Exception) else DrainingError("the hub is closing"))
-            if isinstance(exc, Exception):
-                return
-            raise
-        if isinstance(run, Joined):
-            opened.set_result(run)
-            return
-        producer = run.producer
-        opened.set_result(Started(producer.key, producer.run, producer.generation))
-        try:
-            await self._produce(run)
-        except (ProducerCancelledError, DrainingError) as exc:
-            logger.info("run %r of %r stopped: %s", producer.run, producer.key, exc)
-        except Exception:
-            logger.exception("run %r of %r failed", producer.run, producer.key)
+            if not opened.done():
+                opened.set_exception(exc if isinstance(exc, Exception) else DrainingError("the hub is closing"))
+            elif isinstance(exc, (ProducerCancelledError, DrainingError)):
+                logger.info("a run of %r stopped: %s", self._request.key, exc)
+            elif isinstance(exc, Exception):
+                logger.exception("a run of %r failed", self._request.key)
+            if not isinstance(exc, Exception):
+                raise
 
-    async def _produce(self, run: Run) -> None:
-        async def opened() -> Run:
+    async def _produce(self, run: Run, opened: asyncio.Future[Started | Joined]) -> None:
+        async def open_run() -> Run:
             return run
 
-        async with ProduceBlock(self._tasks, opened) as producer:
+        async with ProduceBlock(self._tasks, open_run) as producer:
+            opened.set_result(Started(producer.key, producer.run, producer.generation))
             made = self._source(producer)
             if isinstance(made, Awaitable):
                 await made

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from streamhub.errors import BackendUnavailableError, DataLostError, StaleGenerationError, StreamHubError
+from streamhub.errors import BackendUnavailableError, DataLostError, StaleGenerationError, StreamHubError, defect
 from streamhub.lane import Lane
 from streamhub.observer import Event, EventName, Observer, notify
 from streamhub.protocols import StreamStore
@@ -59,7 +59,7 @@ class Committer:
             if len(batch) > 1:  # ... and only the one it is about
                 return [answer for append in batch for answer in await self._append([append])]
             logger.exception("append raised what no backend may raise")
-            return [StreamHubError(f"the backend failed: {exc!r}")]
+            return [defect(exc)]
 
     def _settle(self, lane: Lane, append: Append, answer: Appended | StreamHubError, seconds: float) -> None:
         if isinstance(answer, Appended):

@@ -43,6 +43,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {match[0]!r}?" if match else ";"
 
 
+def defect(exc: Exception) -> StreamHubError:
+    """Convert what no backend may raise. Its text stays in the log: it may quote a URL with a password."""
+    error = StreamHubError(f"the backend failed with {type(exc).__name__}: see the log")
+    error.__cause__ = exc
+    return error
+
+
 def _rebuild(cls: type[StreamHubError], args: tuple[object, ...], facts: dict[str, object]) -> StreamHubError:
     error = cls.__new__(cls, *args)
     error.args = args
@@ -251,10 +258,11 @@ class LeaseHeldError(StreamHubError):
 
 
 class LeaseLostError(StreamHubError):
-    """This producer's lease is lost; it writes nothing more."""
+    """This producer's lease is lost, or given back because its block was left; it writes nothing more."""
 
-    def __init__(self, key: str, *, generation: int) -> None:
-        super().__init__(f"the lease of stream {key!r} (generation {generation}) is lost: another may have taken over")
+    def __init__(self, key: str, *, generation: int, left: bool = False) -> None:
+        why = "was given back when its block was left: send inside" if left else "is lost: another may have taken over"
+        super().__init__(f"the lease of stream {key!r} (generation {generation}) {why}")
         self.key = key
         self.generation = generation
 
@@ -302,7 +310,9 @@ class ProducerCancelledError(StreamHubError):
     """The run was cancelled on request."""
 
     def __init__(self, key: str, *, run: str, reason: str | None, requested_by: str | None) -> None:
-        super().__init__(f"run {run!r} of stream {key!r} was cancelled: {reason!r} (by {requested_by!r})")
+        why = "" if reason is None else f": {reason!r}"
+        who = "" if requested_by is None else f" (by {requested_by!r})"
+        super().__init__(f"run {run!r} of stream {key!r} was cancelled{why}{who}")
         self.key = key
         self.run = run
         self.reason = reason

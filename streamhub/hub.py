@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Self
 
 from streamhub.block import HubTask, ProduceBlock, Source
 from streamhub.core import Core
@@ -21,6 +22,7 @@ from streamhub.inputs import (
     check_text,
     parse_after,
 )
+from streamhub.listing import KeyState, list_keys
 from streamhub.observer import Event, Observer, notify
 from streamhub.protocols import Backend, CancelBus, LeaseManager, StreamStore
 from streamhub.registry import open_url
@@ -28,11 +30,6 @@ from streamhub.settings import HubSettings, OnInterrupt
 from streamhub.starter import StartRequest, Unfinished
 from streamhub.subscription import Subscription
 from streamhub.types import CancelResult, Joined, Metadata, Offset, Retention, Started, StreamInfo
-
-KeyState: TypeAlias = Literal["live", "orphaned", "ended"]
-"""How a key's run stands: it is being produced, has neither end nor producer, or has its end."""
-
-KEYS_PER_CALL = 256
 
 
 @asynccontextmanager
@@ -122,6 +119,7 @@ class Hub:
         url = environ.get("STREAMHUB_URL")
         if not url:
             raise ConfigError("STREAMHUB_URL is not set: set it to a backend URL, as in sqlite:///streams.db")
+        _refuse_misspelt(environ)
         variables = {name: f"STREAMHUB_{name.upper()}" for name in HubSettings.names()}
         options = {name: environ[variable] for name, variable in variables.items() if variable in environ}
         return cls.from_url(
@@ -258,8 +256,7 @@ class Hub:
             DrainingError: the hub is shutting down.
         """
         core = self._accepting()
-        ttl = core.keeper.ttl_seconds
-        request = self._request(key, run, unfinished, wait, metadata, retention, on_interrupt, ttl)
+        request = self._request(core, key, run, unfinished, wait, metadata, retention, on_interrupt)
         return ProduceBlock(core.tasks, lambda: core.starter.start(request))
 
     async def start(
@@ -282,12 +279,12 @@ class Hub:
         are logged. Arguments and errors are those of ``produce``; ``LeaseHeldError`` only for a run of another name.
         """
         core = self._accepting()
-        ttl = core.keeper.ttl_seconds
-        request = self._request(key, run, unfinished, wait, metadata, retention, on_interrupt, ttl)
+        request = self._request(core, key, run, unfinished, wait, metadata, retention, on_interrupt)
         return await HubTask(core.starter, core.tasks, request, source).start()
 
     def _request(
         self,
+        core: Core,
         key: str,
         run: str | None,
         unfinished: Unfinished,
@@ -295,17 +292,17 @@ class Hub:
         metadata: Metadata | None,
         retention: Retention | None,
         on_interrupt: OnInterrupt | None,
-        ttl_seconds: float,
     ) -> StartRequest:
-        check_choice(unfinished, "unfinished", ("raise", "resume", "replace"))
+        check_choice(unfinished, "unfinished", Unfinished)
         retention = self.settings.retention if retention is None else check_retention(retention)
+        ttl_seconds = core.keeper.ttl_seconds
         if retention.unfinished_seconds <= ttl_seconds / 3:
             raise ConfigError(
                 f"unfinished_seconds={retention.unfinished_seconds:g}: a stream would expire between two renewals of"
                 f" its lease ({ttl_seconds:g} s): use more than a third of that"
             )
         on_interrupt = self.settings.on_interrupt if on_interrupt is None else on_interrupt
-        check_choice(on_interrupt, "on_interrupt", ("fail", "handover"))
+        check_choice(on_interrupt, "on_interrupt", OnInterrupt)
         return StartRequest(
             key=check_name(key),
             run=None if run is None else check_name(run, "run"),
@@ -394,40 +391,18 @@ class Hub:
         found = (await self.store.describe([check_name(key)]))[0]
         return found if found is not None and found.state in ("open", "ended") else None
 
-    async def keys(self, prefix: str = "", *, state: KeyState | None = None) -> AsyncIterator[str]:
-        """Iterate the keys of streams: all, or those ``live`` (being produced), ``orphaned`` or ``ended``."""
+    def keys(self, prefix: str = "", *, state: KeyState | None = None) -> AsyncIterator[str]:
+        """Iterate the keys of streams: all, or those ``live`` (being produced), ``orphaned`` or ``ended``.
+
+        In no order, each as it was at some moment of the iteration. ``BackendUnavailableError`` at once: an outage is
+        not ridden out.
+        """
         self._open()
         if prefix:
             check_name(prefix, "prefix")
         if state is not None:
-            check_choice(state, "state", ("live", "orphaned", "ended"))
-        batch: list[str] = []
-        async for key in self.store.keys(prefix):
-            batch.append(key)
-            if len(batch) == KEYS_PER_CALL:
-                for found in await self._of_state(batch, state):
-                    yield found
-                batch = []
-        for found in await self._of_state(batch, state):
-            yield found
-
-    async def _of_state(self, keys: list[str], state: KeyState | None) -> list[str]:
-        if not keys:
-            return []
-        infos = await self.store.describe(keys)
-        if state is None:
-            return [info.key for info in infos if info is not None and info.state in ("open", "ended")]
-        if state == "ended":
-            return [info.key for info in infos if info is not None and info.state == "ended"]
-        unfinished = [info for info in infos if info is not None and info.state == "open"]
-        holders = await self.leases.holders([info.key for info in unfinished])
-        held = [holder is not None or not info.attended for info, holder in zip(unfinished, holders, strict=True)]
-        if state == "live":
-            return [info.key for info, alive in zip(unfinished, held, strict=True) if alive]
-        # One that ended and was released between the two questions is no orphan: ask again.
-        orphans = [info for info, alive in zip(unfinished, held, strict=True) if not alive]
-        again = await self.store.describe([info.key for info in orphans])
-        return [info.key for info, now in zip(orphans, again, strict=True) if now is not None and now.seen == info.seen]
+            check_choice(state, "state", KeyState)
+        return list_keys(self.store, self.leases, prefix, state)
 
     def orphans(self, prefix: str = "") -> AsyncIterator[str]:
         """Iterate the keys of unfinished runs without a producer, for a worker that resumes them."""
@@ -437,6 +412,16 @@ class Hub:
         """Remove a stream; True if it was there. Its producer is refused from now on, its subscribers are told."""
         self._open()
         return await self.store.delete(check_name(key))
+
+
+def _refuse_misspelt(environ: Mapping[str, str]) -> None:
+    """Raise ``ConfigError`` for a variable that is nearly one of ours; others under the prefix may be the user's."""
+    known = [f"STREAMHUB_{name.upper()}" for name in HubSettings.names()]
+    known += ["STREAMHUB_URL", "STREAMHUB_LEASES_URL", "STREAMHUB_CANCELS_URL"]
+    for name in environ:
+        if name.startswith("STREAMHUB_") and name not in known:
+            for near in difflib.get_close_matches(name, known, n=1, cutoff=0.92):
+                raise ConfigError(f"unknown variable {name}; did you mean {near}?")
 
 
 def _part(url: str | None, backend: Backend) -> Backend:

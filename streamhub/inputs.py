@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from streamhub.errors import (
     ChunkTooLargeError,
@@ -13,7 +13,7 @@ from streamhub.errors import (
     InvalidKeyError,
     InvalidMetadataError,
 )
-from streamhub.types import Metadata, Offset, Retention
+from streamhub.types import Metadata, Offset, Overflow, Retention
 
 MAX_KEY_BYTES = 512
 MAX_METADATA_BYTES = 64 * 1024
@@ -57,8 +57,9 @@ def check_count(value: int, what: str) -> int:
     return value
 
 
-def check_choice(value: str, what: str, choices: tuple[str, ...]) -> str:
-    """Accept one of ``choices``."""
+def check_choice(value: str, what: str, kind: Any) -> str:
+    """Accept one of the words of ``kind``, a ``Literal``."""
+    choices = get_args(kind)
     if value not in choices:
         raise ConfigError(f"{what}={value!r}: use one of {', '.join(map(repr, choices))}")
     return value
@@ -94,7 +95,7 @@ def check_retention(value: Retention) -> Retention:
     check_count(value.max_bytes, "max_bytes")
     if value.max_chunks is not None:
         check_count(value.max_chunks, "max_chunks")
-    check_choice(value.overflow, "overflow", ("refuse", "trim"))
+    check_choice(value.overflow, "overflow", Overflow)
     return value
 
 

@@ -118,7 +118,9 @@ class Link(Generic[Topic, Item]):
                 self._set(None, exc)
             except Exception as exc:  # a defect of the backend's must not leave its followers deaf for good
                 logger.exception("the %s raised what no backend may raise", self._name)
-                self._set(None, BackendUnavailableError(f"the {self._name} failed: {exc!r}"))
+                self._set(
+                    None, BackendUnavailableError(f"the {self._name} failed with {type(exc).__name__}: see the log")
+                )
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 

@@ -8,7 +8,14 @@ from functools import partial
 from typing import Any
 
 from streamhub.cursor import check_kept, generation_at
-from streamhub.errors import DataLostError, LeaseLostError, LimitExceededError, StreamHubError, StreamReplacedError
+from streamhub.errors import (
+    DataLostError,
+    HubContextError,
+    LeaseLostError,
+    LimitExceededError,
+    StreamHubError,
+    StreamReplacedError,
+)
 from streamhub.inputs import check_metadata, encode_chunk, encode_json
 from streamhub.interrupt import Interrupter
 from streamhub.lane import Lane
@@ -46,6 +53,7 @@ class Producer:
         self.generation: int = info.generation
         self.resumed = resumed
         self._info = info
+        self._loop = asyncio.get_running_loop()
         self._lane = lane
         self._stop = stop
         self._reader = reader
@@ -74,12 +82,14 @@ class Producer:
 
         Raises:
             TypeError, InvalidChunkError, ChunkTooLargeError: the chunk cannot be stored; the stream is unharmed.
+            HubContextError: called from another event loop.
             LimitExceededError: the run is full; the chunk is not queued, the run goes on.
             ProducerCancelledError: the run was cancelled.
             LeaseLostError, StaleGenerationError, StreamDeletedError, DataLostError, BackendUnavailableError: an
                 earlier append failed for good; nothing more is written.
         """
         lane = self._lane
+        self._check_loop()
         if self._stop.cause is not None or lane.error is not None or lane.closed:
             raise self._stopped()
         chunk = encode_chunk(data, self._max_chunk_bytes)
@@ -99,6 +109,7 @@ class Producer:
         """Wait until all that was sent is durable, as the backend defines it; return the last offset."""
         if self._stop.cause is not None or self._lane.error is not None or self._lane.closed:
             raise self._stopped()
+        self._check_loop()
         offset = self.offset
         await self._lane.flush()
         return offset
@@ -141,4 +152,9 @@ class Producer:
 
     def _stopped(self) -> StreamHubError:
         """Why nothing can be sent any more; after the block its lease is released."""
-        return self._stop.cause or self._lane.error or LeaseLostError(self.key, generation=self.generation)
+        left = LeaseLostError(self.key, generation=self.generation, left=True)
+        return self._stop.cause or self._lane.error or left
+
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise HubContextError("this producer belongs to another event loop: send from the loop of its hub")

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 
 from streamhub.cursor import number_chunks
-from streamhub.errors import HubClosedError, StreamHubError
+from streamhub.errors import HubClosedError, StreamHubError, defect
 from streamhub.protocols import StreamStore
 from streamhub.tasks import TaskOwner, consume
 from streamhub.types import Chunk, Page, Read
@@ -80,7 +80,7 @@ class PageReader:
             answers = [exc] * len(reads)
         except Exception as exc:  # a defect of the backend's must reach its readers, not leave them waiting
             logger.exception("read raised what no backend may raise")
-            answers = [StreamHubError(f"the backend failed: {exc!r}")] * len(reads)
+            answers = [defect(exc)] * len(reads)
         for (place, waiter), answer in zip(wanted, answers, strict=True):
             if isinstance(answer, StreamHubError):
                 waiter.set_exception(answer)

@@ -60,7 +60,7 @@ class HubSettings:
         check_seconds(self.poll_seconds, "poll_seconds")
         check_seconds(self.sweep_seconds, "sweep_seconds")
         check_seconds(self.drain_seconds, "drain_seconds", zero=True)
-        check_choice(self.on_interrupt, "on_interrupt", ("fail", "handover"))
+        check_choice(self.on_interrupt, "on_interrupt", OnInterrupt)
         for name in ("max_chunk_bytes", "max_buffer_bytes", "window_bytes"):
             check_count(getattr(self, name), name)
         check_retention(self.retention)

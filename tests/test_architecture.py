@@ -27,7 +27,7 @@ LAYERS = [
     ("inputs", "records", "rules", "options", "observer", "settings", "registry"),
     ("tasks", "interrupt", "outage", "link", "cursor", "reader", "window"),
     ("lane", "committer", "feed", "keeper", "cancellation"),
-    ("producer", "subscription", "run", "starter", "block", "canceller"),
+    ("producer", "subscription", "run", "starter", "block", "canceller", "listing"),
     ("core",),
     ("hub",),
     ("__init__",),

@@ -160,7 +160,8 @@ def test_nobody_listening_is_a_failed_run(cli: Commands) -> None:
 
     assert endpoint.requests == []
     assert done.code == 3
-    assert done.error.startswith("connect_failed: cannot connect to 127.0.0.1")
+    assert done.error.startswith("connect_failed: cannot connect to the endpoint (")
+    assert cli.run("info", "chat", "--json").json["end"]["message"] == "cannot connect to the endpoint"
 
 
 def test_request_is_what_endpoints_expect(cli: Commands) -> None:

@@ -83,7 +83,7 @@ async def _connect(parts: SplitResult) -> tuple[StreamReader, StreamWriter]:
     except TimeoutError as exc:
         raise HttpError("connect_failed", f"no connection within {CONNECT_SECONDS:g} s") from exc
     except OSError as exc:
-        raise HttpError("connect_failed", f"cannot connect to {parts.hostname}: {exc}") from exc
+        raise HttpError("connect_failed", "cannot connect to the endpoint") from exc  # subscribers read this
 
 
 def _head(parts: SplitResult, size: int, headers: Mapping[str, str]) -> bytes:

@@ -113,7 +113,9 @@ def end_text(end: End) -> str:
     if end.state == "failed":
         return f"failed: {end.code}: {end.message}"
     if end.state == "cancelled":
-        return f"cancelled: {end.reason!r} (by {end.requested_by!r})"
+        why = "" if end.reason is None else f": {end.reason!r}"
+        who = "" if end.requested_by is None else f" (by {end.requested_by!r})"
+        return f"cancelled{why}{who}"
     return end.state
 
 

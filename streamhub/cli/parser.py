@@ -8,14 +8,14 @@ import math
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
+from streamhub import KeyState, Unfinished
 from streamhub.errors import StreamHubError
 from streamhub.inputs import check_metadata, check_name, parse_after
 
 URL_HELP = "the backend, as in sqlite:///streams.db; default: STREAMHUB_URL, which also keeps a password private"
-STATES = ("live", "orphaned", "ended")
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
@@ -95,7 +95,7 @@ def _publish(commands: Any) -> None:
     parser.add_argument("--bytes", action="store_true", help="a chunk is what one read gives, not a line")
     parser.add_argument(
         "--unfinished",
-        choices=("raise", "resume", "replace"),
+        choices=get_args(Unfinished),
         default="raise",
         help="what to do with a run whose producer died; default: raise an error",
     )
@@ -135,7 +135,7 @@ def _tail(commands: Any) -> None:
 def _ls(commands: Any) -> None:
     parser = _command(commands, "ls", "streams:ls", "list streams: keys by line, or a table on a terminal")
     parser.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="only keys that begin with this")
-    parser.add_argument("--state", choices=STATES, default=None, help="only streams in this state")
+    parser.add_argument("--state", choices=get_args(KeyState), default=None, help="only streams in this state")
     _add_json(parser, "print one JSON object a line")
 
 

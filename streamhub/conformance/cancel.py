@@ -6,25 +6,23 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from streamhub import CancelResult, End, Hub, Producer, ProducerCancelledError, RunRef
-from streamhub.conformance.contract import ContractTests
+from streamhub.conformance.aims import AimTests
 from streamhub.conformance.drive import (
     UNPOLLED,
+    Stalled,
     data_of,
     dismiss,
     leave_released,
     leave_unfinished,
-    produce_all,
     read_end,
     reading,
     replay,
     send_all,
     soon,
-    until,
     words,
 )
 from streamhub.conformance.faulty import Faults, faulty
@@ -36,35 +34,7 @@ NOTIFIED_SECONDS = 10.0
 """Within this a notified cancel has arrived on any machine; polls and renewals of an unpolled hub come far later."""
 
 
-class _Stalled:
-    """A producer whose source never gives anything more, run by a task of its own."""
-
-    def __init__(self, hub: Hub, key: str, **options: Any) -> None:
-        self.entered = asyncio.Event()
-        self.entries = 0
-        self.task = asyncio.create_task(self._produce(hub, key, options))
-
-    async def _produce(self, hub: Hub, key: str, options: dict[str, Any]) -> None:
-        async with hub.produce(key, **options) as producer:
-            await producer.send(b"before")
-            self.entries += 1
-            self.entered.set()
-            await asyncio.Event().wait()
-
-    async def ready(self) -> None:
-        """Wait until it has sent its chunk and stalls."""
-        await until(lambda: self.entered.is_set() or self.task.done())
-        if self.task.done():
-            await self.task
-
-    async def cancelled(self, seconds: float = PATIENCE_SECONDS) -> ProducerCancelledError:
-        """Wait until it is cancelled on request; return what it raised."""
-        with pytest.raises(ProducerCancelledError) as caught:
-            await soon(self.task, seconds)
-        return caught.value
-
-
-class CancelTests(ContractTests):
+class CancelTests(AimTests):
     """C1 to C14."""
 
     async def test_a_cancel_reaches_the_producer_without_a_poll(self, harness: Harness) -> None:
@@ -72,7 +42,7 @@ class CancelTests(ContractTests):
         here, there = await harness.hub(**UNPOLLED), await harness.hub()
         for run in ("r1", None):
             key = harness.unique_key()
-            stalled = _Stalled(here, key, run="r1")
+            stalled = Stalled(here, key, run="r1")
             await stalled.ready()
             result = await soon(there.cancel(key, run=run, reason="user", wait=NOTIFIED_SECONDS))
             await stalled.cancelled()
@@ -84,7 +54,7 @@ class CancelTests(ContractTests):
         key = harness.unique_key()
         async with harness.process() as peer:
             await soon(peer.call("open_hub", **UNPOLLED))
-            stalled = _Stalled(hub, key, run="r1")
+            stalled = Stalled(hub, key, run="r1")
             await stalled.ready()
             result = await soon(peer.call("hub.cancel", key, run="r1", reason="user", wait=NOTIFIED_SECONDS))
             assert result.state == "cancelled"
@@ -106,151 +76,17 @@ class CancelTests(ContractTests):
         # Requests are read at each renewal, a third of the time-to-live apart.
         here = await harness.hub(faulty(backend, faults), lease_seconds=ttl)
         faults.drop_hints = True
-        stalled = _Stalled(here, key, run="r1")
+        stalled = Stalled(here, key, run="r1")
         await stalled.ready()
         await there.cancel(key, run="r1", reason="user")
         assert (await stalled.cancelled(SLACK * ttl / 3)).reason == "user"
-
-    async def test_a_cancel_of_a_named_run_that_is_not_open_yet_is_kept_for_it(self, harness: Harness) -> None:
-        """C3: A cancel before the producer listens, and of a named run before it opens, is not lost."""
-        here, there = await harness.hub(**UNPOLLED), await harness.hub()
-        key = harness.unique_key()
-        result = await there.cancel(key, run="r1", reason="early", requested_by="u7")
-        assert result == CancelResult(state="requested", run="r1")
-        error = await _Stalled(here, key, run="r1").cancelled()
-        assert (error.reason, error.requested_by) == ("early", "u7")
-        assert await read_end(there, key) == End(state="cancelled", reason="early", requested_by="u7")
-
-    async def test_a_cancel_of_a_run_that_is_not_open_yet_outlives_other_runs(self, harness: Harness) -> None:
-        """C3: A cancel … of a named run before it opens, is not lost: it lasts, also across delete and replace."""
-        here, there = await harness.hub(**UNPOLLED), await harness.hub()
-        key = harness.unique_key()
-        await there.cancel(key, run="r2", reason="early")
-        await produce_all(here, key, [b"a"], run="r1")
-        await there.delete(key)
-        await produce_all(here, key, [b"a"], run="another r1")
-        assert (await _Stalled(here, key, run="r2").cancelled()).reason == "early"
-
-    async def test_a_cancel_at_any_step_of_opening_is_not_lost(self, harness: Harness) -> None:
-        """C3: A cancel before the producer listens, and of a named run before it opens, is not lost."""
-        for step in ("describe", "acquire", "requests", "listen", "open", "pending"):
-            for after in (False, True):
-                faults, key = Faults(), harness.unique_key()
-                here = await harness.hub(faulty(await harness.make(), faults), **UNPOLLED)
-                there = await harness.hub()
-                held = faults.pause(step, after=after)
-                stalled = _Stalled(here, key, run="r1")
-                await soon(held.reached.wait())
-                await soon(there.cancel(key, run="r1", reason=step))
-                held.resume()
-                assert (await stalled.cancelled()).reason == step
-                assert (await read_end(there, key)) == End(state="cancelled", reason=step)
-
-    async def test_a_source_is_not_started_for_a_run_that_is_cancelled_already(self, harness: Harness) -> None:
-        """C3: A cancel … of a named run before it opens, is not lost, and costs no call of the source."""
-        hub = await harness.hub()
-        key, called = harness.unique_key(), list[str]()
-
-        async def source(producer: Producer) -> AsyncIterator[str]:
-            called.append(producer.run)
-            yield "never"
-
-        await hub.cancel(key, run="r1", reason="early")
-        await soon(hub.start(key, source, run="r1"))
-        assert await read_end(hub, key, wait=PATIENCE_SECONDS) == End(state="cancelled", reason="early")
-        assert called == []
-
-    async def test_a_cancel_of_one_run_leaves_the_others_alone(self, harness: Harness) -> None:
-        """C4: A cancel of one run never affects another run of the stream."""
-        here, there = await harness.hub(), await harness.hub()
-        key = harness.unique_key()
-        await produce_all(here, key, [b"a"], run="before")
-        for run in ("before", "after", "r"):
-            await there.cancel(key, run=run, reason="not you")
-        async with here.produce(key, run="r1") as producer:
-            for run in ("before", "after", "r"):
-                await there.cancel(key, run=run, reason="not you")
-            # Every way by which a request could arrive has its turn.
-            await asyncio.sleep(2 * harness.ttl_seconds(await harness.make()))
-            await producer.send(b"b")
-        assert await read_end(there, key) == End(state="completed")
-        await produce_all(here, key, [b"c"], run="r2")
-        assert await read_end(there, key) == End(state="completed")
-
-    async def test_a_cancel_of_one_stream_leaves_the_same_run_of_another_alone(self, harness: Harness) -> None:
-        """C4: A cancel of one run never affects another run: requests are stored under key and run."""
-        here, there = await harness.hub(), await harness.hub()
-        key = harness.unique_key()
-        other = _Stalled(here, f"{key}:b", run="r1")
-        victim = _Stalled(here, key, run="b:r1")
-        await other.ready()
-        await victim.ready()
-        assert (await there.cancel(key, run="b:r1", wait=PATIENCE_SECONDS)).state == "cancelled"
-        await victim.cancelled()
-        assert not other.task.done()
-        assert await _pending(harness, f"{key}:b", "r1") is None
-        await dismiss(other.task)
-
-    async def test_a_cancel_without_a_run_hits_the_current_one_only(self, harness: Harness) -> None:
-        """C5: Without a run it hits the current one only."""
-        here, there = await harness.hub(), await harness.hub()
-        key = harness.unique_key()
-        await produce_all(here, key, [b"a"], run="r1")
-        stalled = _Stalled(here, key, run="r2")
-        await stalled.ready()
-        assert (await there.cancel(key, wait=PATIENCE_SECONDS)).run == "r2"
-        await stalled.cancelled()
-        for run in ("r1", "r3"):
-            assert await _pending(harness, key, run) is None
-        await produce_all(here, key, [b"c"], run="r3")
-        assert await read_end(there, key) == End(state="completed")
-
-    async def test_a_cancel_between_acquire_and_open_hits_the_run_that_begins(self, harness: Harness) -> None:
-        """C5: Without a run it hits the current one only, also between acquire and open."""
-        for before in ("nothing", "an ended run"):
-            faults, key = Faults(), harness.unique_key()
-            here, there = await harness.hub(faulty(await harness.make(), faults), **UNPOLLED), await harness.hub()
-            if before != "nothing":
-                await produce_all(there, key, [b"a"], run="ended")
-            held = faults.pause("open")
-            stalled = _Stalled(here, key, run="r1")
-            await soon(held.reached.wait())
-            result = await soon(there.cancel(key, reason="now"))
-            assert (result.state, result.run) == ("requested", "r1")
-            held.resume()
-            assert (await stalled.cancelled()).reason == "now"
-            assert await read_end(there, key) == End(state="cancelled", reason="now")
-
-    async def test_a_cancel_with_nothing_to_cancel_says_so(self, harness: Harness) -> None:
-        """C6: Nothing running and no run named: the answer says so and nothing is stored."""
-        backend, hub = await harness.make(), await harness.hub()
-        never, ended, deleted = (harness.unique_key() for _ in range(3))
-        await produce_all(hub, ended, [b"a"], run="r1")
-        await produce_all(hub, deleted, [b"a"], run="r1")
-        await hub.delete(deleted)
-        for key in (never, ended, deleted):
-            assert await soon(hub.cancel(key, wait=PATIENCE_SECONDS)) == CancelResult(state="nothing")
-            assert await backend.cancels.pending([RunRef(key, "r1")]) == [None]
-        assert await backend.store.describe([never]) == [None]
-        for key in (never, ended, deleted):
-            await produce_all(hub, key, [b"b"], run="r2")
-            assert await read_end(hub, key) == End(state="completed")
-
-    async def test_a_cancel_of_an_ended_run_says_how_it_ended(self, harness: Harness) -> None:
-        """C6: … a named, ended run: `ended`."""
-        hub = await harness.hub()
-        key = harness.unique_key()
-        await produce_all(hub, key, [b"a"], run="r1")
-        result = await soon(hub.cancel(key, run="r1", wait=PATIENCE_SECONDS))
-        assert result == CancelResult(state="ended", run="r1", end=End(state="completed"))
-        assert await _pending(harness, key, "r1") is None
 
     async def test_reason_and_requester_reach_producer_and_subscribers(self, harness: Harness) -> None:
         """C7: Reason and requester reach producer and subscribers."""
         here, there = await harness.hub(), await harness.hub()
         for facts in ({"reason": "stop — 停", "requested_by": "user-7"}, {"reason": None, "requested_by": None}):
             key, end = harness.unique_key(), End(state="cancelled", **facts)
-            stalled = _Stalled(here, key, run="r1")
+            stalled = Stalled(here, key, run="r1")
             await stalled.ready()
             async with reading(there, key) as live:
                 await live.has(1)
@@ -268,7 +104,7 @@ class CancelTests(ContractTests):
         for number in range(3):
             for hub in (here, there):
                 await hub.cancel(key, run="r1", reason=f"{number}", requested_by=f"u{number}")
-        stalled = _Stalled(here, key, run="r1")
+        stalled = Stalled(here, key, run="r1")
         results = await soon(
             asyncio.gather(
                 *(
@@ -367,18 +203,30 @@ class CancelTests(ContractTests):
 
     async def test_what_was_sent_before_a_cancel_stays_readable(self, harness: Harness) -> None:
         """C10: All chunks before the cancel stay readable; the end is cancelled."""
-        here, there = await harness.hub(), await harness.hub()
-        key, source = harness.unique_key(), words(500)
-        with pytest.raises(ProducerCancelledError):
+        faults, key, source = Faults(), harness.unique_key(), words(100)
+        here, there = await harness.hub(faulty(await harness.make(), faults)), await harness.hub()
+        entered = asyncio.Event()
+
+        async def produce() -> None:
             async with here.produce(key, run="r1") as producer:
-                await producer.flush()
-                # Cancelled with chunks that are stored, in flight, and not begun.
-                for number, chunk in enumerate(source):
+                await send_all(producer, source[:30])
+                # When the cancel comes, some are stored, some in flight, and some wait.
+                entered.set()
+                for chunk in source[30:]:
                     await producer.send(chunk)
-                    if number == 250:
-                        await producer.flush()
-                await there.cancel(key, run="r1")
-                await soon(asyncio.Event().wait())
+                    await settle(1)
+                await asyncio.Event().wait()
+
+        producing = asyncio.create_task(produce())
+        await soon(entered.wait())
+        held = faults.pause("append")
+        await soon(held.reached.wait())
+        await settle(2 * len(source))
+        await there.cancel(key, run="r1")
+        await settle(50)
+        held.resume()
+        with pytest.raises(ProducerCancelledError):
+            await soon(producing)
         async with there.subscribe(key) as subscription:
             assert [chunk.data async for chunk in subscription] == source
             assert subscription.end == End(state="cancelled")
@@ -411,7 +259,7 @@ class CancelTests(ContractTests):
         faults, key = Faults(), harness.unique_key()
         here, there = await harness.hub(faulty(await harness.make(), faults), **UNPOLLED), await harness.hub()
         faults.drop_hints = True
-        stalled = _Stalled(here, key, run="r1")
+        stalled = Stalled(here, key, run="r1")
         await stalled.ready()
         for run in ("r1", "never opened"):
             begun = time.monotonic()
@@ -456,10 +304,10 @@ class CancelTests(ContractTests):
         for _ in range(10):
             key = harness.unique_key()
             await leave_released(backend, key, [b"a"])
-            results = await soon(
-                asyncio.gather(*(hub.cancel(key, reason=str(n), wait=PATIENCE_SECONDS) for n, hub in enumerate(hubs)))
-            )
-            [end] = {result.end for result in results}
+            cancels = [
+                hub.cancel(key, run="r1", reason=f"{number}", wait=PATIENCE_SECONDS) for number, hub in enumerate(hubs)
+            ]
+            [end] = {result.end for result in await soon(asyncio.gather(*cancels))}
             assert await read_end(hubs[0], key) == end
             info = await described(backend.store, key)
             assert (info.tail, info.end) == (1, end)
@@ -478,7 +326,8 @@ class CancelTests(ContractTests):
                 async with reading(hub, key) as live:
                     await live.has(1)
             await there.aclose()
-            assert await _pending(harness, key, "r1") is None
+            backend = await harness.make()
+            assert await backend.cancels.pending([RunRef(key, "r1")]) == [None]
             await producer.send(b"b")
         assert data_of(await replay(here, key)) == [b"a", b"b"]
 
@@ -486,21 +335,21 @@ class CancelTests(ContractTests):
         """C14: The listener survives a dropped connection."""
         faults, key = Faults(), harness.unique_key()
         here, there = await harness.hub(faulty(await harness.make(), faults), **UNPOLLED), await harness.hub()
-        stalled = _Stalled(here, key, run="r1")
+        stalled = Stalled(here, key, run="r1")
         await stalled.ready()
-        for opened in (1, 2):
-            assert faults.calls["requests"] == opened
-            listening = faults.calls["listen"]
-            faults.break_feeds()
-            await until(lambda seen=listening: faults.calls["listen"] > seen)
+        held = faults.pause("pending", after=True)
+        faults.break_feeds()
+        await soon(held.reached.wait())
+        # It listens again, and has read what was stored before: only a notification can tell it now.
         await soon(there.cancel(key, run="r1", reason="user"))
+        held.resume()
         assert (await stalled.cancelled()).reason == "user"
 
     async def test_a_cancel_while_the_listener_is_away_is_found_when_it_returns(self, harness: Harness) -> None:
         """C14: The listener survives a dropped connection: after every reconnect it reads what is stored."""
         faults, key = Faults(), harness.unique_key()
         here, there = await harness.hub(faulty(await harness.make(), faults), **UNPOLLED), await harness.hub()
-        stalled = _Stalled(here, key, run="r1")
+        stalled = Stalled(here, key, run="r1")
         await stalled.ready()
         held = faults.pause("requests")
         faults.break_feeds()
@@ -514,17 +363,11 @@ class CancelTests(ContractTests):
         harness.require("kill_notifications")
         here, there = await harness.hub(**UNPOLLED), await harness.hub()
         key = harness.unique_key()
-        stalled = _Stalled(here, key, run="r1")
+        stalled = Stalled(here, key, run="r1")
         await stalled.ready()
         await harness.kill_notifications()
         await soon(there.cancel(key, run="r1", reason="user"))
         assert (await stalled.cancelled(NOTIFIED_SECONDS)).reason == "user"
-
-
-async def _pending(harness: Harness, key: str, run: str) -> object:
-    backend = await harness.make()
-    [request] = await backend.cancels.pending([RunRef(key, run)])
-    return request
 
 
 async def _cancel_once_open(hub: Hub, key: str) -> CancelResult:

@@ -7,7 +7,21 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from streamhub import Chunk, End, Hub, Lease, Offset, Page, Producer, Read, StreamHubError, Subscription
+import pytest
+
+from streamhub import (
+    Chunk,
+    End,
+    Hub,
+    Lease,
+    Offset,
+    Page,
+    Producer,
+    ProducerCancelledError,
+    Read,
+    StreamHubError,
+    Subscription,
+)
 from streamhub.conformance.faulty import Faults, FaultyStore
 from streamhub.conformance.waiting import PATIENCE_SECONDS
 from streamhub.conformance.writer import Writer, describe
@@ -176,6 +190,53 @@ async def leave_released(backend: Backend, key: str, chunks: Sequence[bytes] = (
     lease, writer = await leave_unfinished(backend, key, chunks, run=run, lease_seconds=60.0)
     await backend.leases.release(lease)
     return writer
+
+
+class Stalled:
+    """A produce block that sends its chunks and then waits: to be interrupted, or until ``leave`` is set."""
+
+    def __init__(self, hub: Hub, key: str, *, chunks: Sequence[bytes] = (b"a",), **options: Any) -> None:
+        self.key = key
+        self.leave: asyncio.Event = asyncio.Event()
+        self._entered = asyncio.Event()
+        self.task: asyncio.Task[None] = asyncio.create_task(self._produce(hub, chunks, options))
+
+    async def _produce(self, hub: Hub, chunks: Sequence[bytes], options: dict[str, Any]) -> None:
+        async with hub.produce(self.key, **options) as producer:
+            for chunk in chunks:
+                await producer.send(chunk)
+            self._entered.set()
+            await self.leave.wait()
+
+    async def ready(self) -> None:
+        """Wait until it has sent its chunks, flushed or not; raise what it raised instead."""
+        await until(lambda: self._entered.is_set() or self.task.done())
+        if self.task.done():
+            await self.task
+
+    async def cancelled(self, seconds: float = PATIENCE_SECONDS) -> ProducerCancelledError:
+        """Wait until it is cancelled on request; return what it raised."""
+        with pytest.raises(ProducerCancelledError) as caught:
+            await soon(self.task, seconds)
+        return caught.value
+
+
+async def enter(hub: Hub, key: str, **options: Any) -> bool:
+    """Enter a produce block and leave it in the ordinary way."""
+    async with hub.produce(key, **options):
+        return True
+
+
+async def never(producer: Producer) -> None:
+    """Be a source that nobody may call."""
+    raise AssertionError(f"the source of {producer.key!r} was called")
+
+
+def ttl_of(hub: Hub) -> float:
+    """Return the time-to-live of a hub's leases."""
+    seconds = hub.settings.lease_seconds
+    assert seconds is not None, "the harness sets it"
+    return seconds
 
 
 class PageLog(FaultyStore):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import Any
 
 import pytest
 
@@ -29,11 +28,10 @@ from streamhub import (
     StreamHubError,
     StreamReplacedError,
 )
-from streamhub.conformance.contract import ContractTests
 from streamhub.conformance.drive import (
-    UNPOLLED,
     PageLog,
     Reading,
+    Stalled,
     collect,
     data_of,
     dismiss,
@@ -49,17 +47,16 @@ from streamhub.conformance.drive import (
 )
 from streamhub.conformance.faulty import Faults, faulty
 from streamhub.conformance.harness import Harness
+from streamhub.conformance.interruptions import InterruptionTests
 from streamhub.conformance.waiting import PATIENCE_SECONDS, settle
 from streamhub.conformance.writer import Writer, describe, described
 from streamhub.protocols import StreamStore
 from streamhub.types import COMPLETED, Metadata
 
-INTERRUPTED = ("failed", "interrupted")
-
 SECRET = "password of the upstream"  # noqa: S105 - must not be published
 
 
-class EndsTests(ContractTests):
+class EndsTests(InterruptionTests):
     """T1 to T10."""
 
     async def test_live_and_late_subscribers_tell_the_ends_apart(self, harness: Harness) -> None:
@@ -170,116 +167,6 @@ class EndsTests(ContractTests):
             assert SECRET not in str(caught.value)
             assert data_of(await replay(there, key, strict=False)) == chunks
 
-    async def test_an_outer_cancellation_is_stored_as_interrupted(self, harness: Harness) -> None:
-        """T5: Outer cancellation and drain: flushed, failed("interrupted") …, then re-raised."""
-        faults, key = Faults(), harness.unique_key()
-        here, there = await harness.hub(faulty(await harness.make(), faults)), await harness.hub()
-        # One chunk is in flight, the others wait for their turn.
-        held = faults.pause("append")
-        stalled = _Stalled(here, key)
-        await stalled.ready()
-        await soon(held.reached.wait())
-        stalled.task.cancel()
-        await settle()
-        held.resume()
-        with pytest.raises(asyncio.CancelledError):
-            await soon(stalled.task)
-        assert await _stored(there, key) == (words(9), INTERRUPTED)
-
-    async def test_an_outer_cancellation_hands_over_as_asked(self, harness: Harness) -> None:
-        """T5: Outer cancellation and drain: flushed, … or handed over as asked, then re-raised."""
-        here, there = await harness.hub(**UNPOLLED), await harness.hub()
-        key = harness.unique_key()
-        stalled = _Stalled(here, key, run="r1", on_interrupt="handover")
-        await stalled.ready()
-        stalled.task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await soon(stalled.task)
-        await _assert_handed_over(harness, there, key)
-
-    async def test_a_drain_is_stored_as_interrupted(self, harness: Harness) -> None:
-        """T5: Outer cancellation and drain: flushed, failed("interrupted") …, then re-raised."""
-        here, there = await harness.hub(), await harness.hub()
-        block, started = await _both_kinds(harness, here)
-        await soon(here.drain(0.05))
-        with pytest.raises(DrainingError):
-            await soon(block.task)
-        assert await _stored(there, block.key) == (words(9), INTERRUPTED)
-        assert await _stored(there, started) == (words(9), INTERRUPTED)
-
-    async def test_a_drain_hands_over_as_asked(self, harness: Harness) -> None:
-        """T5: Outer cancellation and drain: flushed, … or handed over as asked, then re-raised."""
-        here, there = await harness.hub(**UNPOLLED, on_interrupt="handover"), await harness.hub()
-        block, started = await _both_kinds(harness, here)
-        await soon(here.drain(0.05))
-        with pytest.raises(DrainingError):
-            await soon(block.task)
-        await _assert_handed_over(harness, there, block.key)
-        await _assert_handed_over(harness, there, started)
-
-    async def test_a_drain_lets_producers_finish(self, harness: Harness) -> None:
-        """T5: … `drain` lets producers finish, and takes no new ones."""
-        here, there = await harness.hub(drain_seconds=PATIENCE_SECONDS), await harness.hub()
-        stalled = _Stalled(here, harness.unique_key())
-        await stalled.ready()
-        draining = asyncio.create_task(here.drain())
-        await settle()
-        with pytest.raises(DrainingError):
-            async with here.produce(harness.unique_key()):
-                pass
-        with pytest.raises(DrainingError):
-            await here.start(harness.unique_key(), _never)
-        assert not draining.done()
-        stalled.leave.set()
-        await soon(draining)
-        await soon(stalled.task)
-        assert await _stored(there, stalled.key) == (words(9), ("completed", None))
-
-    async def test_closing_a_hub_stores_interrupted(self, harness: Harness) -> None:
-        """T5: … a task the hub owns is awaited or cancelled by `aclose`/`drain`; so is a block."""
-        here, there = await harness.hub(), await harness.hub()
-        block, started = await _both_kinds(harness, here)
-        await soon(here.aclose())
-        with pytest.raises(DrainingError):
-            await soon(block.task)
-        assert await _stored(there, block.key) == (words(9), INTERRUPTED)
-        assert await _stored(there, started) == (words(9), INTERRUPTED)
-
-    async def test_an_outer_cancellation_wins_over_a_cancel(self, harness: Harness) -> None:
-        """T5: Outer cancellation …, then re-raised: it wins, whatever else interrupts the block meanwhile."""
-        here, there = await harness.hub(), await harness.hub()
-        key = harness.unique_key()
-        entered, cleaning, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-        async def produce() -> None:
-            async with here.produce(key, run="r1") as producer:
-                await producer.send(b"a")
-                try:
-                    entered.set()
-                    await asyncio.Event().wait()
-                finally:
-                    cleaning.set()
-                    await go_on.wait()
-
-        task = asyncio.create_task(produce())
-        await soon(entered.wait())
-        await there.cancel(key, run="r1", reason="user")
-        await soon(cleaning.wait())
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await soon(task)
-        assert await read_end(there, key) is not None
-
-    async def test_a_timeout_around_a_block_is_an_outer_cancellation(self, harness: Harness) -> None:
-        """T5: Outer cancellation …: flushed, failed("interrupted") …, then re-raised: a timeout stays a timeout."""
-        hub = await harness.hub()
-        key = harness.unique_key()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1), hub.produce(key) as producer:
-                await send_all(producer, words(9))
-                await asyncio.Event().wait()
-        assert await _stored(hub, key) == (words(9), INTERRUPTED)
-
     async def test_a_failing_observer_changes_nothing(self, harness: Harness, caplog: pytest.LogCaptureFixture) -> None:
         """T6: A failing user hook or observer changes nothing."""
         seen: list[str] = []
@@ -382,7 +269,7 @@ class EndsTests(ContractTests):
     async def test_a_run_that_is_handed_over_has_no_end(self, harness: Harness) -> None:
         """T9: No clean finish without a stored end: not when its producer hands it over either."""
         here, there = await harness.hub(on_interrupt="handover"), await harness.hub()
-        stalled = _Stalled(here, harness.unique_key())
+        stalled = Stalled(here, harness.unique_key(), chunks=words(9))
         await stalled.ready()
         async with reading(there, stalled.key) as live:
             await live.has(9)
@@ -394,7 +281,7 @@ class EndsTests(ContractTests):
         """T10: Delete during reading raises StreamDeletedError."""
         here, there = await harness.hub(), await harness.hub(window_bytes=1)
         key, source = harness.unique_key(), words(3000)
-        stalled = _Stalled(here, key, chunks=source)
+        stalled = Stalled(here, key, chunks=source)
         await stalled.ready()
         behind = there.subscribe(key)
         assert data_of(await collect(behind, limit=1)) == source[:1]
@@ -526,69 +413,6 @@ _ACCIDENTS: dict[type[StreamHubError], Callable[[Hub, Hub, Faults, str], Awaitab
     HubClosedError: _close,
     DrainingError: _drain,
 }
-
-
-# --- producers that stall
-
-
-class _Stalled:
-    """A produce block that sends its chunks and then waits to be interrupted, or until ``leave`` is set."""
-
-    def __init__(self, hub: Hub, key: str, *, chunks: Sequence[bytes] = (), **options: Any) -> None:
-        self.key = key
-        self.leave = asyncio.Event()
-        self._entered = asyncio.Event()
-        self.task = asyncio.create_task(self._produce(hub, chunks or words(9), options))
-
-    async def _produce(self, hub: Hub, chunks: Sequence[bytes], options: dict[str, Any]) -> None:
-        async with hub.produce(self.key, **options) as producer:
-            for chunk in chunks:
-                await producer.send(chunk)
-            self._entered.set()
-            await self.leave.wait()
-
-    async def ready(self) -> None:
-        """Wait until it has sent its chunks, flushed or not."""
-        await soon(self._entered.wait())
-
-
-async def _both_kinds(harness: Harness, hub: Hub) -> tuple[_Stalled, str]:
-    """Begin a block, and a run in a task of the hub's; both of run "r1", both stalled."""
-    block, key = _Stalled(hub, harness.unique_key(), run="r1"), harness.unique_key()
-    sent = asyncio.Event()
-
-    async def source(producer: Producer) -> AsyncIterator[bytes]:
-        for chunk in words(9):
-            yield chunk
-        sent.set()
-        await asyncio.Event().wait()
-        raise AssertionError(f"{producer.key!r} is never left so")
-
-    await hub.start(key, source, run="r1")
-    await block.ready()
-    await soon(sent.wait())
-    return block, key
-
-
-async def _never(producer: Producer) -> None:
-    raise AssertionError(f"the source of {producer.key!r} was called")
-
-
-async def _stored(hub: Hub, key: str) -> tuple[list[bytes], tuple[str, str | None]]:
-    """Return a run's chunks, and its end's state and code."""
-    end = await read_end(hub, key)
-    assert end is not None
-    return data_of(await replay(hub, key, strict=False)), (end.state, end.code)
-
-
-async def _assert_handed_over(harness: Harness, hub: Hub, key: str) -> None:
-    """The run has no end, holds all that was sent, and can be resumed at once."""
-    backend = await harness.make()
-    info = await described(backend.store, key)
-    assert (info.state, info.run, info.tail, info.end) == ("open", "r1", 9, None)
-    assert await backend.leases.holders([key]) == [None]
-    await produce_all(hub, key, [b"more"], run="r1", unfinished="resume")
-    assert await _stored(hub, key) == ([*words(9), b"more"], ("completed", None))
 
 
 async def _watch(store: StreamStore, key: str) -> list[tuple[End | None, Metadata]]:

@@ -6,43 +6,26 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from streamhub import (
-    Append,
-    Appended,
-    Backend,
     BackendUnavailableError,
-    Change,
-    ChangeFeed,
-    DataLostError,
-    End,
     Hub,
     LeaseHeldError,
-    Page,
-    Producer,
-    ProducerCancelledError,
-    Read,
-    Seen,
-    Started,
     StreamHubError,
-    StreamInfo,
-    StreamNotFoundError,
-    StreamStore,
 )
-from streamhub.conformance.contract import ContractTests
+from streamhub.conformance.amnesia import AmnesiaTests
 from streamhub.conformance.drive import (
     UNPOLLED,
+    Stalled,
     collect,
     data_of,
+    enter,
     indexes_of,
-    leave_released,
-    leave_unfinished,
+    never,
     produce_all,
     read_end,
     reading,
@@ -51,55 +34,16 @@ from streamhub.conformance.drive import (
     soon,
     words,
 )
-from streamhub.conformance.faulty import Faults, FaultyChangeFeed, FaultyStore, faulty
+from streamhub.conformance.faulty import Faults, faulty
 from streamhub.conformance.harness import Harness
-from streamhub.conformance.waiting import PATIENCE_SECONDS, SLACK, eventually, settle
-from streamhub.conformance.writer import described, read_all
-from streamhub.types import COMPLETED, Metadata, Retention
-
-Scenario = Callable[[Hub, str, Backend], Coroutine[Any, Any, None]]
-"""Uses a hub whose backend fails, and judges by another connection what came of it."""
+from streamhub.conformance.losses import LossTests
+from streamhub.conformance.waiting import PATIENCE_SECONDS, SLACK, settle
+from streamhub.conformance.writer import read_all
+from streamhub.types import COMPLETED, Retention
 
 
-class FaultsTests(ContractTests):
-    """X1 to X10, and: the outcome of a call whose reply is lost is as if nothing had happened."""
-
-    # --- every protocol call, lost in turn
-
-    async def test_producing_survives_the_loss_of_any_call(self, harness: Harness) -> None:
-        """X2: During append: it raises, or succeeded exactly once after the retry; and so for every call it makes."""
-        calls = await _lose_each_in_turn(harness, _produce)
-        assert calls >= {"describe", "acquire", "requests", "listen", "open", "pending", "append", "release"}
-
-    async def test_renewing_survives_the_loss_of_any_call(self, harness: Harness) -> None:
-        """X2: … and so for every call that keeps a run alive."""
-        calls = await _lose_each_in_turn(harness, _renew)
-        assert calls >= {"renew", "pending", "describe"}
-
-    async def test_resuming_survives_the_loss_of_any_call(self, harness: Harness) -> None:
-        """X2: … and so for every call that takes a run over."""
-        calls = await _lose_each_in_turn(harness, _resume)
-        assert calls >= {"describe", "acquire", "open", "read", "append"}
-
-    async def test_starting_survives_the_loss_of_any_call(self, harness: Harness) -> None:
-        """X2: … and so for every call of a run in a task of the hub's: its source is called once."""
-        calls = await _lose_each_in_turn(harness, _start)
-        assert calls >= {"describe", "acquire", "open", "append", "release"}
-
-    async def test_subscribing_survives_the_loss_of_any_call(self, harness: Harness) -> None:
-        """X1: … no gap, no duplicate, whichever call of a subscriber's is lost."""
-        calls = await _lose_each_in_turn(harness, _subscribe)
-        assert calls >= {"changes", "follow", "read", "describe", "holders"}
-
-    async def test_cancelling_a_dead_run_survives_the_loss_of_any_call(self, harness: Harness) -> None:
-        """X2: … and so for every call of a cancel that writes the end itself."""
-        calls = await _lose_each_in_turn(harness, _cancel_dead)
-        assert calls >= {"describe", "request", "holders", "pending", "acquire", "open", "append", "release"}
-
-    async def test_cancelling_a_live_run_survives_the_loss_of_any_call(self, harness: Harness) -> None:
-        """X2: … and so for every call of a cancel, and of the run it is for."""
-        calls = await _lose_each_in_turn(harness, _cancel_live)
-        assert calls >= {"request", "listen", "pending"}
+class FaultsTests(LossTests, AmnesiaTests):
+    """X1 to X10."""
 
     # --- outages
 
@@ -226,15 +170,14 @@ class FaultsTests(ContractTests):
         """X3: … calls end within their time limit: closing too, with a producer and a subscriber there."""
         faults, key = Faults(), harness.unique_key()
         hub = await harness.hub(faulty(await harness.make(), faults), outage_seconds=0.3)
-        entered = asyncio.Event()
-        stalled = asyncio.create_task(_stall(hub, key, entered))
-        await soon(entered.wait())
+        stalled = Stalled(hub, key)
+        await stalled.ready()
         async with reading(hub, key) as live:
             await live.has(1)
             faults.down = True
             faults.break_feeds()
             await soon(hub.aclose())
-            for task in (stalled, live.task):
+            for task in (stalled.task, live.task):
                 with pytest.raises(StreamHubError):
                     await soon(task)
 
@@ -307,86 +250,6 @@ class FaultsTests(ContractTests):
             assert await there.delete(key)
             await harness.flush_caches()
 
-    # --- a backend that is emptied
-
-    async def test_a_producer_sends_again_what_an_emptied_store_lost(self, harness: Harness) -> None:
-        """X6: Backend emptied: … re-sends what was lost if it still holds it; subscribers get it once, or are told."""
-        amnesia, key = _Amnesia(), harness.unique_key()
-        here = await harness.hub(store=amnesia.of((await harness.make()).store))
-        there = await harness.hub(store=amnesia.of((await harness.make()).store))
-        source = words(9)
-        async with reading(there, key, wait=PATIENCE_SECONDS) as live:
-            async with asyncio.timeout(PATIENCE_SECONDS), here.produce(key, metadata={"model": "m"}) as producer:
-                for number in range(0, 9, 3):
-                    await send_all(producer, source[number : number + 3])
-                    amnesia.forget()
-            await _assert_whole_or_told(live.finished(), source)
-        chunks = await replay(there, key)
-        assert data_of(chunks) == source
-        assert indexes_of(chunks) == list(range(1, 10))
-        info = await there.info(key)
-        assert info is not None
-        assert (info.end, info.metadata) == (COMPLETED, {"model": "m"})
-
-    async def test_a_producer_that_cannot_send_again_is_told(self, harness: Harness) -> None:
-        """X6: Backend emptied: producers and subscribers get typed errors, no hang: else raises `DataLostError`."""
-        amnesia, key = _Amnesia(), harness.unique_key()
-        here = await harness.hub(store=amnesia.of((await harness.make()).store))
-        there = await harness.hub(store=amnesia.of((await harness.make()).store))
-        async with reading(there, key, wait=PATIENCE_SECONDS) as live:
-            with pytest.raises(DataLostError):
-                async with asyncio.timeout(PATIENCE_SECONDS), here.produce(key) as producer:
-                    for _ in range(20):
-                        await send_all(producer, [bytes(500_000)])
-                    await live.has(20)
-                    amnesia.forget()
-                    await send_all(producer, [b"after"])
-            with pytest.raises(StreamHubError):
-                await live.finished()
-            assert live.end is None
-
-    async def test_subscribers_of_an_emptied_store_are_told(self, harness: Harness) -> None:
-        """X6: Backend emptied: producers and subscribers get typed errors, no hang."""
-        amnesia, key = _Amnesia(), harness.unique_key()
-        backend = await harness.make()
-        hub = await harness.hub(store=amnesia.of((await harness.make()).store))
-        lease, writer = await leave_unfinished(backend, key, words(3), lease_seconds=600.0)
-        behind = hub.subscribe(key)
-        await collect(behind, limit=1)
-        async with reading(hub, key) as live:
-            await live.has(3)
-            amnesia.forget()
-            with pytest.raises(StreamNotFoundError):
-                await live.finished()
-        with pytest.raises(StreamNotFoundError):
-            await replay(hub, key)
-        # What follows under this key is another stream, and a cursor of the old one is no position in it.
-        await backend.leases.release(lease)
-        await produce_all(hub, key, words(5, "new"), run="new")
-        for index in range(4):
-            with pytest.raises(StreamHubError):
-                await replay(hub, key, f"{writer.generation}-{index}")
-        with pytest.raises(StreamHubError):
-            assert data_of(await collect(behind)) == words(3)[1:]
-            await anext(behind)
-
-    async def test_everybody_is_told_when_a_backend_is_emptied(self, harness: Harness) -> None:
-        """X6: Backend emptied: producers and subscribers get typed errors, no hang."""
-        harness.require("wipe")
-        here, there = await harness.hub(), await harness.hub()
-        key, source = harness.unique_key(), words(3)
-        async with reading(there, key, wait=PATIENCE_SECONDS) as live:
-            with contextlib.suppress(StreamHubError):
-                async with asyncio.timeout(PATIENCE_SECONDS), here.produce(key, run="r1") as producer:
-                    await send_all(producer, source)
-                    await live.has(3)
-                    await harness.wipe()
-                    await send_all(producer, [b"after"])
-                    source.append(b"after")
-            await _assert_whole_or_told(live.finished(), [*source])
-        await produce_all(there, key, [b"new"], run="new", unfinished="replace", wait=PATIENCE_SECONDS)
-        assert data_of(await replay(here, key)) == [b"new"]
-
     # --- time
 
     async def test_everything_works_after_a_long_silence(self, harness: Harness) -> None:
@@ -394,19 +257,17 @@ class FaultsTests(ContractTests):
         backend = await harness.make()
         here, there = await harness.hub(lease_seconds=600.0), await harness.hub(**UNPOLLED)
         key, other = harness.unique_key(), harness.unique_key()
-        entered = asyncio.Event()
-        stalled = asyncio.create_task(_stall(there, other, entered))
+        stalled = Stalled(there, other, run="r1")
         async with here.produce(key) as producer, reading(there, key) as live:
             await send_all(producer, [b"before"])
             await live.has(1)
-            await soon(entered.wait())
+            await stalled.ready()
             await asyncio.sleep(harness.idle_seconds)
             await send_all(producer, [b"after"])
             assert data_of(await live.has(2)) == [b"before", b"after"]
         await soon(backend.ping())
         assert (await soon(here.cancel(other, run="r1", wait=PATIENCE_SECONDS))).state == "cancelled"
-        with pytest.raises(ProducerCancelledError):
-            await soon(stalled)
+        await stalled.cancelled()
 
     async def test_a_hub_recovers_from_a_backend_that_was_down_at_its_start(self, harness: Harness) -> None:
         """X8: Backend down at start: clear error, later recovery."""
@@ -486,149 +347,7 @@ class FaultsTests(ContractTests):
             assert await read_end(there, key) == COMPLETED
 
 
-# --- scenarios of which every call is lost in turn
-
-
-async def _lose_each_in_turn(harness: Harness, scenario: Scenario) -> set[str]:
-    """Run a scenario once for each call it makes, that call failing or its reply being lost; return their names."""
-    backend, judge = await harness.make(), await harness.make()
-    calm = Faults()
-    await soon(scenario(await harness.hub(faulty(backend, calm)), harness.unique_key(), judge))
-    turns = asyncio.Semaphore(16)
-
-    async def run(call: str, nth: int, way: str) -> None:
-        async with turns:
-            faults = Faults()
-            faults.delay(call, 0, times=nth - 1) if nth > 1 else None
-            getattr(faults, way)(call)
-            try:
-                hub = await harness.hub(faulty(backend, faults))
-                await soon(scenario(hub, harness.unique_key(), judge))
-            except Exception as exc:
-                raise AssertionError(f"{way} of {call} number {nth}: {exc!r}") from exc
-
-    async with asyncio.TaskGroup() as group:
-        for call, count in calm.calls.items():
-            for nth in range(1, min(count, 2) + 1):
-                for way in ("fail", "lose_reply"):
-                    group.create_task(run(call, nth, way))
-    return set(calm.calls)
-
-
-async def _produce(hub: Hub, key: str, judge: Backend) -> None:
-    await produce_all(hub, key, words(3), run="r1", flush_each=True)
-    await _assert_stored(judge, key, words(3), COMPLETED)
-    info = await described(judge.store, key)
-    assert len(info.spans) == 1, "the producer deposed itself"
-    await _assert_free(judge, key)
-
-
-async def _renew(hub: Hub, key: str, judge: Backend) -> None:
-    async with hub.produce(key, run="r1") as producer:
-        await send_all(producer, [b"a"])
-        await asyncio.sleep(2.5 * (hub.settings.lease_seconds or 0.0))
-        await send_all(producer, [b"b"])
-    await _assert_stored(judge, key, [b"a", b"b"], COMPLETED)
-
-
-async def _resume(hub: Hub, key: str, judge: Backend) -> None:
-    await leave_released(judge, key, words(2))
-    async with hub.produce(key, run="r1", unfinished="resume") as producer:
-        assert [chunk.data async for chunk in producer.history()] == words(2)
-        await send_all(producer, [b"more"])
-    await _assert_stored(judge, key, [*words(2), b"more"], COMPLETED)
-    assert len((await described(judge.store, key)).spans) == 2
-    await _assert_free(judge, key)
-
-
-async def _start(hub: Hub, key: str, judge: Backend) -> None:
-    calls: list[str] = []
-
-    async def source(producer: Producer) -> AsyncIterator[bytes]:
-        calls.append(producer.run)
-        for chunk in words(3):
-            yield chunk
-
-    started = await hub.start(key, source, run="r1")
-    assert isinstance(started, Started)
-
-    async def ended() -> bool:
-        return (await described(judge.store, key)).end is not None
-
-    await eventually(ended)
-    assert calls == ["r1"]
-    await _assert_stored(judge, key, words(3), COMPLETED)
-    await _assert_free(judge, key)
-
-
-async def _subscribe(hub: Hub, key: str, judge: Backend) -> None:
-    _, writer = await leave_unfinished(judge, key, [b"1"], lease_seconds=600.0)
-    async with reading(hub, key) as live:
-        await live.has(1)
-        # Long enough for a poll.
-        await asyncio.sleep(0.3)
-        for number in (b"2", b"3"):
-            await writer.append(number)
-            await live.has(int(number))
-        await writer.append(b"4", end=COMPLETED)
-        chunks = await live.finished()
-    assert data_of(chunks) == [b"1", b"2", b"3", b"4"]
-    assert indexes_of(chunks) == [1, 2, 3, 4]
-
-
-async def _cancel_dead(hub: Hub, key: str, judge: Backend) -> None:
-    await leave_released(judge, key, words(2))
-    result = await hub.cancel(key, reason="user", wait=PATIENCE_SECONDS)
-    end = End(state="cancelled", reason="user")
-    assert (result.state, result.run, result.end) == ("cancelled", "r1", end)
-    await _assert_stored(judge, key, words(2), end)
-    await _assert_free(judge, key)
-
-
-async def _cancel_live(hub: Hub, key: str, judge: Backend) -> None:
-    entered = asyncio.Event()
-    stalled = asyncio.create_task(_stall(hub, key, entered))
-    await entered.wait()
-    result = await hub.cancel(key, run="r1", reason="user", wait=PATIENCE_SECONDS)
-    assert (result.state, result.end) == ("cancelled", End(state="cancelled", reason="user"))
-    with pytest.raises(ProducerCancelledError):
-        await stalled
-    await _assert_stored(judge, key, [b"a"], End(state="cancelled", reason="user"))
-    await _assert_free(judge, key)
-
-
-async def _assert_stored(judge: Backend, key: str, chunks: Sequence[bytes], end: End) -> None:
-    info = await described(judge.store, key)
-    assert (info.tail, info.end) == (len(chunks), end)
-    assert await read_all(judge.store, key) == list(chunks)
-
-
-async def _assert_free(judge: Backend, key: str) -> None:
-    """The lease was given back, or runs out by itself."""
-
-    async def holders() -> object:
-        return await judge.leases.holders([key])
-
-    await eventually(holders, lambda found: found == [None], within=5.0)
-
-
-async def _stall(hub: Hub, key: str, entered: asyncio.Event) -> None:
-    async with hub.produce(key, run="r1") as producer:
-        await send_all(producer, [b"a"])
-        entered.set()
-        await asyncio.Event().wait()
-
-
 # --- calls that must end
-
-
-async def _enter(hub: Hub, key: str) -> None:
-    async with hub.produce(key, run="r2"):
-        pass
-
-
-async def _never(producer: Producer) -> None:
-    raise AssertionError(f"the source of {producer.key!r} was called")
 
 
 async def _list(hub: Hub, key: str) -> list[str]:
@@ -636,8 +355,8 @@ async def _list(hub: Hub, key: str) -> list[str]:
 
 
 _USES: list[Callable[[Hub, str], Coroutine[Any, Any, object]]] = [
-    _enter,
-    lambda hub, key: hub.start(key, _never, run="r2"),
+    lambda hub, key: enter(hub, key, run="r2"),
+    lambda hub, key: hub.start(key, never, run="r2"),
     lambda hub, key: replay(hub, key),
     lambda hub, key: replay(hub, key, wait=PATIENCE_SECONDS),
     lambda hub, key: hub.cancel(key, run="r2"),
@@ -684,116 +403,3 @@ class _Chaos(Faults):
         if self._dice.random() < self._probability / 5:
             self.break_feeds()
         return await super().through(call, make)
-
-
-class _Amnesia:
-    """Lets stores forget everything, without a fence, as if emptied behind everybody's back: keys get new names."""
-
-    def __init__(self) -> None:
-        self.faults = Faults()
-        self._times = 0
-
-    def of(self, inner: StreamStore) -> _ForgetfulStore:
-        """Wrap a store; all stores that are wrapped forget together."""
-        return _ForgetfulStore(inner, self.faults, self)
-
-    def forget(self) -> None:
-        """Forget everything that was stored so far."""
-        self._times += 1
-        self.faults.break_feeds()  # they follow the old names
-
-    def name(self, key: str) -> str:
-        """Return what a key is called now."""
-        return f"{key} {self._times}" if self._times else key
-
-    def key(self, name: str) -> str:
-        """Return the key that has, or had, a name."""
-        return name.partition(" ")[0]
-
-
-class _ForgetfulStore(FaultyStore):
-    def __init__(self, inner: StreamStore, faults: Faults, amnesia: _Amnesia) -> None:
-        super().__init__(inner, faults)
-        self._amnesia = amnesia
-
-    async def open(
-        self,
-        key: str,
-        generation: int,
-        *,
-        owner: str,
-        run: str,
-        expect: Seen | None,
-        resume: bool,
-        attended: bool = True,
-        metadata: Metadata | None = None,
-        retention: Retention,
-    ) -> StreamInfo:
-        """See ``StreamStore.open``."""
-        info = await super().open(
-            self._amnesia.name(key),
-            generation,
-            owner=owner,
-            run=run,
-            expect=expect,
-            resume=resume,
-            attended=attended,
-            metadata=metadata,
-            retention=retention,
-        )
-        return replace(info, key=key)
-
-    async def append(self, batch: Sequence[Append]) -> Sequence[Appended | StreamHubError]:
-        """See ``StreamStore.append``."""
-        return await super().append([replace(item, key=self._amnesia.name(item.key)) for item in batch])
-
-    async def read(self, reads: Sequence[Read]) -> Sequence[Page | StreamHubError]:
-        """See ``StreamStore.read``."""
-        return await super().read([replace(item, key=self._amnesia.name(item.key)) for item in reads])
-
-    async def describe(self, keys: Sequence[str], *, touch: bool = False) -> Sequence[StreamInfo | None]:
-        """See ``StreamStore.describe``."""
-        infos = await super().describe([self._amnesia.name(key) for key in keys], touch=touch)
-        return [info and replace(info, key=key) for key, info in zip(keys, infos, strict=True)]
-
-    async def delete(self, key: str) -> bool:
-        """See ``StreamStore.delete``."""
-        return await super().delete(self._amnesia.name(key))
-
-    def changes(self) -> AbstractAsyncContextManager[ChangeFeed]:
-        """See ``StreamStore.changes``."""
-        return self._forgetful()
-
-    @contextlib.asynccontextmanager
-    async def _forgetful(self) -> AsyncGenerator[ChangeFeed]:
-        async with self._inner.changes() as feed:
-            yield _ForgetfulFeed(feed, self._faults, self._amnesia)
-
-
-class _ForgetfulFeed(FaultyChangeFeed):
-    def __init__(self, inner: ChangeFeed, faults: Faults, amnesia: _Amnesia) -> None:
-        super().__init__(inner, faults)
-        self._amnesia = amnesia
-
-    async def follow(self, key: str) -> None:
-        """See ``ChangeFeed.follow``."""
-        await super().follow(self._amnesia.name(key))
-
-    async def unfollow(self, key: str) -> None:
-        """See ``ChangeFeed.unfollow``."""
-        await super().unfollow(self._amnesia.name(key))
-
-    async def __aiter__(self) -> AsyncIterator[Change]:
-        async for change in super().__aiter__():
-            key = None if change.key is None else self._amnesia.key(change.key)
-            append = change.append and replace(change.append, key=self._amnesia.key(change.append.key))
-            yield Change(key, append)
-
-
-async def _assert_whole_or_told(reading_on: Awaitable[Any], source: Sequence[bytes]) -> None:
-    """A subscriber gets everything, or is told that it did not."""
-    try:
-        chunks = await reading_on
-    except StreamHubError:
-        return
-    assert data_of(chunks) == list(source)

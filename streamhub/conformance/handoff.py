@@ -28,6 +28,7 @@ from streamhub.conformance.drive import (
     replay,
     send_all,
     soon,
+    until,
     words,
 )
 from streamhub.conformance.faulty import Faults, FaultyChangeFeed, FaultyStore, faulty
@@ -313,9 +314,9 @@ class HandoffTests(ContractTests):
             for subscription in stuck:
                 await collect(subscription, limit=1)
             # Others of their hubs keep up, and take what comes into the windows that all share.
-            quick = [asyncio.create_task(_discard(hub, key)) for hub in (here, there)]
-            grown = await _growth(_flood(producer, 32 * MEBIBYTE))
-            await dismiss(*quick)
+            quick = [_Counting(here, key), _Counting(there, key)]
+            grown = await _growth(_feed(producer, quick, 32 * MEBIBYTE))
+            await dismiss(*(reader.task for reader in quick))
             assert grown < 12 * MEBIBYTE, f"grew by {grown / MEBIBYTE:.1f} MiB while 32 MiB were appended"
             for subscription in stuck:
                 with pytest.raises(OffsetTrimmedError):
@@ -366,9 +367,24 @@ async def _read_slowly(hub: Hub, key: str) -> list[bytes]:
     return chunks
 
 
-async def _discard(hub: Hub, key: str) -> None:
-    async for _ in hub.subscribe(key):
-        pass
+class _Counting:
+    """Reads a stream and keeps nothing of it."""
+
+    def __init__(self, hub: Hub, key: str) -> None:
+        self.index = 0
+        self.task = asyncio.create_task(self._read(hub, key))
+
+    async def _read(self, hub: Hub, key: str) -> None:
+        async for chunk in hub.subscribe(key):
+            self.index = chunk.offset.index
+
+
+async def _feed(producer: Producer, readers: Sequence[_Counting], size_bytes: int) -> None:
+    """Send chunks, each when all readers have the one before."""
+    for _ in range(size_bytes // 262_144):
+        await producer.send(random.randbytes(262_144))
+        index = (await producer.flush()).index
+        await until(lambda index=index: all(reader.index >= index for reader in readers))
 
 
 async def _flood(producer: Producer, size_bytes: int) -> None:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -25,17 +24,6 @@ from streamhub.registry import open_url
 from streamhub.types import COMPLETED, Appended, Read, RunRef
 
 AS_A_BACKEND: type[Backend] = SqliteBackend
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "streams.db"
-
-
-@pytest.fixture
-async def connect(path: Path) -> AsyncIterator[Connect]:
-    async with connections(path) as connect:
-        yield connect
 
 
 # -- The URL -----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,6 @@ from streamhub_sqlite.clock import HostClock, milliseconds
 
 from streamhub.errors import LeaseHeldError
 from streamhub.types import COMPLETED, Retention, RunRef
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "streams.db"
-
-
-@pytest.fixture
-async def connect(path: Path) -> AsyncIterator[Connect]:
-    async with connections(path) as connect:
-        yield connect
 
 
 @pytest.mark.parametrize("step", [3600, -3600])

@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,6 @@ from streamhub_sqlite.transaction import Writing
 
 from streamhub.errors import BackendUnavailableError, ConfigError, StaleGenerationError
 from streamhub.types import COMPLETED, Append, Appended, Lease, Read, Retention, RunRef
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "streams.db"
-
-
-@pytest.fixture
-async def connect(path: Path) -> AsyncIterator[Connect]:
-    async with connections(path) as connect:
-        yield connect
 
 
 @contextlib.contextmanager

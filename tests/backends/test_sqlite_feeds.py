@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlite_support import Connect, append_of, connections, open_run, query
+from sqlite_support import Connect, append_of, open_run, query
 from streamhub_sqlite import SqliteBackend
 from streamhub_sqlite.inbox import MAX_ITEMS
 from streamhub_sqlite.nudge import DatagramEar, Nudger, PollingEar, open_ear
@@ -17,18 +17,6 @@ from streamhub_sqlite.reader import Reader
 
 from streamhub.errors import BackendUnavailableError
 from streamhub.types import COMPLETED, Append, CancelRequest, Change, RunRef
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "streams.db"
-
-
-@pytest.fixture
-async def connect(path: Path) -> AsyncIterator[Connect]:
-    async with connections(path) as connect:
-        yield connect
-
 
 # No poll comes to the rescue within a test.
 UNPOLLED = "nudge_poll_seconds=3600"

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from streamhub import Hub, LeaseLostError, ProducerCancelledError
+from streamhub import Hub, HubContextError, LeaseLostError, ProducerCancelledError
 from streamhub.interrupt import Interrupter
 
 CAUSE = LeaseLostError("k", generation=1)
@@ -105,10 +105,22 @@ async def test_a_body_that_swallows_the_interruption_still_ends_as_cancelled():
         assert task.cancelling() == 0
 
 
+async def test_a_producer_is_refused_in_another_event_loop():
+    def elsewhere(call):
+        return asyncio.run(call())
+
+    async with Hub.from_url("memory://other-loop") as hub:
+        async with hub.produce("k") as producer:
+            for call in (lambda: producer.send("a"), producer.flush):
+                with pytest.raises(HubContextError):
+                    await asyncio.to_thread(elsewhere, call)
+        assert (await hub.info("k")).tail == 0
+
+
 async def test_nothing_is_sent_after_the_block():
     async with Hub.from_url("memory://after-block") as hub:
         async with hub.produce("k") as producer:
             await producer.send("a")
-        with pytest.raises(LeaseLostError):
+        with pytest.raises(LeaseLostError, match="block was left"):
             await producer.send("b")
         assert (await hub.info("k")).tail == 1

@@ -12,6 +12,7 @@ from streamhub import (
     ConfigError,
     Hub,
     HubSettings,
+    Retention,
     UnknownOptionError,
     registry,
 )
@@ -98,6 +99,20 @@ def test_settings_in_the_url_go_before_given_ones_and_the_environment():
     }
     hub = Hub.from_env(environ)
     assert (hub.settings.lease_seconds, hub.settings.max_chunks) == (2, 5)
+
+
+def test_the_hubs_retention_is_the_default_one():
+    assert HubSettings().retention == Retention()
+
+
+@pytest.mark.parametrize("name", ["STREAMHUB_LEASE_SECOND", "STREAMHUB_LEASES_SECONDS", "STREAMHUB_URLS"])
+def test_a_misspelt_variable_is_refused(name):
+    with pytest.raises(ConfigError, match=f"unknown variable {name}; did you mean"):
+        Hub.from_env({"STREAMHUB_URL": "memory://", name: "3"})
+
+
+def test_another_variable_under_the_prefix_is_left_alone():
+    Hub.from_env({"STREAMHUB_URL": "memory://", "STREAMHUB_REQUIRE_SERVERS": "1", "STREAMHUB_DEPLOYMENT": "blue"})
 
 
 def test_an_empty_environment_says_what_to_set():

@@ -17,6 +17,7 @@ from streamhub import (
     HubSettings,
     LeaseLostError,
     Page,
+    ProducerCancelledError,
     Retention,
     Span,
     StreamAbandonedError,
@@ -367,6 +368,15 @@ async def test_a_source_with_aclose_is_closed_though_it_is_no_generator(backend)
         await begun.wait()
         assert (await hub.cancel("k", run="r", wait=10)).state == "cancelled"
         assert source.closed
+
+
+async def test_starting_a_run_that_was_cancelled_before_says_so_and_stores_the_end(backend):
+    async with _hub(backend) as hub:
+        assert (await hub.cancel("k", run="r", reason="why")).state == "requested"
+        with pytest.raises(ProducerCancelledError) as caught:
+            await hub.start("k", lambda _: pytest.fail("must not be called"), run="r")
+        assert caught.value.reason == "why"
+        assert (await hub.info("k")).end.state == "cancelled"
 
 
 async def test_a_life_shorter_than_between_two_renewals_is_refused(backend):
