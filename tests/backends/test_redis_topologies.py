@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 
 import pytest
 import redis
@@ -18,7 +19,7 @@ from streamhub_redis import RedisBackend
 from streamhub_redis.slots import Address, Slots, read_ranges
 
 from streamhub import Hub
-from streamhub.conformance.writer import Writer, read_all
+from streamhub.conformance.writer import Writer
 from streamhub.errors import BackendUnavailableError, ConfigError, DataLostError, StreamHubError, StreamReplacedError
 from streamhub.types import Append
 
@@ -93,10 +94,10 @@ async def test_a_stream_follows_its_slot_from_node_to_node(cluster: RedisCluster
                 with target.admin() as admin:
                     admin.script_flush()
                 for step in (
-                    lambda: begin_move(source, target, slot),
-                    lambda: move_keys(source, target, slot, 1),
-                    lambda: move_keys(source, target, slot, 100),
-                    lambda: end_move(cluster, source, target, slot),
+                    partial(begin_move, source, target, slot),
+                    partial(move_keys, source, target, slot, 1),
+                    partial(move_keys, source, target, slot, 100),
+                    partial(end_move, cluster, source, target, slot),
                 ):
                     for _ in range(20):
                         await producer.send(b"%d" % sent)
@@ -130,7 +131,7 @@ async def test_one_call_reaches_all_nodes(cluster: RedisCluster) -> None:
         assert not [answer for answer in await backend.store.append(items) if isinstance(answer, StreamHubError)]
         infos = await backend.store.describe([writer.key for writer in writers])
         assert [info.tail for info in infos if info is not None] == [1] * 60
-        assert {key async for key in backend.store.keys()} == {writer.key for writer in writers}
+        assert sorted([key async for key in backend.store.keys("k")]) == sorted(writer.key for writer in writers)
         about = await backend.about()
         assert about["nodes"] == "3"
         for writer in writers:
