@@ -19,7 +19,7 @@ from streamhub_redis.stored import write_metadata
 
 async def append(session: Session, batch: Sequence[Append]) -> list[Appended | StreamHubError]:
     """Store a batch; see ``StreamStore.append``."""
-    answers = await session.ask([_request(session, item) for item in batch], lane="write", replicated=True)
+    answers = await session.ask([_request(session, item) for item in batch], lane="write", storing=True)
     return [_result(item, answer) for item, answer in zip(batch, answers, strict=True)]
 
 

@@ -32,15 +32,17 @@ class Channel:
     A task serves what was sent, while there is anything: what is sent meanwhile goes out together, next.
     """
 
-    def __init__(self, dial: Dial, *, where: str, on_demoted: Callable[[], None]) -> None:
+    def __init__(self, dial: Dial, *, where: str, timeout_seconds: float, on_demoted: Callable[[], None]) -> None:
         """Begin without a connection.
 
         Args:
             dial: opens one.
             where: what messages call the server.
+            timeout_seconds: how long the server may take for each call.
             on_demoted: called when the server says that it is no master: connections to it are of no more use.
         """
         self._dial = dial
+        self._timeout_seconds = timeout_seconds
         self._on_demoted = on_demoted
         self._where = where
         self._waiting: list[_Batch] = []
@@ -102,11 +104,14 @@ class Channel:
         return self._wire
 
     async def _exchange(self, wire: Wire, batches: Sequence[_Batch]) -> None:
-        await wire.send([command for batch in batches for command in batch.commands])
-        for batch in batches:
-            replies = [await wire.receive() for _ in batch.commands]
-            if not batch.future.done():
-                batch.future.set_result(replies)
+        clock = asyncio.get_running_loop().time
+        async with asyncio.timeout(self._timeout_seconds) as limit:
+            await wire.send([command for batch in batches for command in batch.commands])
+            for batch in batches:
+                replies = [await wire.receive() for _ in batch.commands]
+                if not batch.future.done():
+                    batch.future.set_result(replies)
+                limit.reschedule(clock() + self._timeout_seconds)
 
     async def _drop(self) -> None:
         wire, self._wire = self._wire, None

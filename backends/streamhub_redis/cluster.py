@@ -57,20 +57,20 @@ class ClusterServer:
         if lasting or (errors and len(errors) == len(nodes)):
             raise (lasting or errors)[0]
 
-    async def run(self, requests: Sequence[Request], *, lane: Lane, replicated: bool = False) -> list[Answer]:
+    async def run(self, requests: Sequence[Request], *, lane: Lane, storing: bool = False) -> list[Answer]:
         """Run requests, one pipeline for each node, all at once."""
         answers: list[Answer] = [None] * len(requests)
         places: list[int] = list(range(len(requests)))
         for number in range(_ROUNDS):
             await self._look()
-            places = await self._round(requests, places, answers, lane=lane, replicated=replicated)
+            places = await self._round(requests, places, answers, lane=lane, storing=storing)
             if not places:
                 break
             await asyncio.sleep(_PAUSE_SECONDS * number)
         return answers
 
     async def _round(
-        self, requests: Sequence[Request], places: list[int], answers: list[Answer], *, lane: Lane, replicated: bool
+        self, requests: Sequence[Request], places: list[int], answers: list[Answer], *, lane: Lane, storing: bool
     ) -> list[int]:
         """Ask every node once, write down what is answered, and return the places of what has to be asked again."""
         groups: dict[Address, list[int]] = {}
@@ -84,11 +84,11 @@ class ClusterServer:
         again: list[int] = []
 
         async def ask(owner: Address, group: list[int]) -> None:
-            replies = await self._ask(owner, [requests[place] for place in group], lane=lane, replicated=replicated)
+            replies = await self._ask(owner, [requests[place] for place in group], lane=lane, storing=storing)
             for place, reply in zip(group, replies, strict=True):
                 if isinstance(reply, AskError) and not isinstance(reply, MovedError):
                     there = moved_to(reply, owner)
-                    (reply,) = await self._ask(there, [requests[place]], lane=lane, replicated=replicated, asking=True)
+                    (reply,) = await self._ask(there, [requests[place]], lane=lane, storing=storing, asking=True)
                 answers[place] = self._answer(owner, reply)
                 if isinstance(reply, ResponseError) and code_of(reply) in _MOVING:
                     again.append(place)
@@ -101,11 +101,11 @@ class ClusterServer:
         return again
 
     async def _ask(
-        self, owner: Address, requests: Sequence[Request], *, lane: Lane, replicated: bool, asking: bool = False
+        self, owner: Address, requests: Sequence[Request], *, lane: Lane, storing: bool, asking: bool = False
     ) -> list[Reply]:
         node = self._node(owner)
         try:
-            replies = await node.run(requests, lane=lane, replicated=replicated, asking=asking)
+            replies = await node.run(requests, lane=lane, storing=storing, asking=asking)
         except BackendUnavailableError as exc:
             self._outdated = True
             self._away.add(owner)

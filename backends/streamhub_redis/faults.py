@@ -74,7 +74,7 @@ def refusal(where: str, exc: ResponseError) -> StreamHubError:
 
 def unavailable(where: str, exc: BaseException) -> BackendUnavailableError:
     """Convert an error of the connection."""
-    text = str(exc) or type(exc).__name__
+    text = str(exc) or ("it does not answer in time" if isinstance(exc, TimeoutError) else type(exc).__name__)
     error = BackendUnavailableError(f"{where} is not available: {text}")
     error.__cause__ = exc
     return error

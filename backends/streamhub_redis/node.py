@@ -20,6 +20,7 @@ Lane: TypeAlias = Literal["write", "read"]
 """Which connection a call takes: large pages do not keep appends, leases and cancels waiting."""
 
 _ASKING = pack(b"ASKING")
+_PING = pack(b"PING")
 
 # How often a script is loaded for one call: more means that the server drops it again at once.
 _LOADS = 2
@@ -45,12 +46,12 @@ class Node:
     def __init__(self, dial: Dial, options: RedisOptions, *, where: str) -> None:
         self.where = where
         self._dial = dial
-        self._channels: dict[Lane, Channel] = {
-            "write": Channel(dial, where=where, on_demoted=self._leave),
-            "read": Channel(dial, where=where, on_demoted=self._leave),
-        }
+        self._channels: dict[Lane, Channel] = {"write": self._channel(options), "read": self._channel(options)}
         self._replicas = options.wait_replicas
         self._wait = pack(b"WAIT", b"%d" % options.wait_replicas, b"%d" % round(options.wait_seconds * 1000))
+
+    def _channel(self, options: RedisOptions) -> Channel:
+        return Channel(self._dial, where=self.where, timeout_seconds=options.timeout_seconds, on_demoted=self._leave)
 
     def _leave(self) -> None:
         for channel in self._channels.values():
@@ -66,24 +67,25 @@ class Node:
         return (await self._channels[lane].run([pack(*args)]))[0]
 
     async def run(
-        self, requests: Sequence[Request], *, lane: Lane, replicated: bool = False, asking: bool = False
+        self, requests: Sequence[Request], *, lane: Lane, storing: bool = False, asking: bool = False
     ) -> list[Reply]:
         """Run requests in order; replies are raw, refusals among them.
 
         Args:
             requests: what to run.
             lane: over which connection.
-            replicated: a reply that too few replicas confirm is replaced by ``BackendUnavailableError``.
+            storing: they store and publish: a reply that too few replicas confirm is replaced by
+                ``BackendUnavailableError``, and subscribers are told first.
             asking: say that the slot is being moved here.
         """
-        replies = await self._send(requests, lane=lane, replicated=replicated, asking=asking)
+        replies = await self._send(requests, lane=lane, storing=storing, asking=asking)
         for _ in range(_LOADS):
             places = [place for place, reply in enumerate(replies) if _forgotten(reply)]
             if not places:
                 break
             again = [requests[place] for place in places]
             await self.load({request.script for request in again if request.script is not None}, lane=lane)
-            answered = await self._send(again, lane=lane, replicated=replicated, asking=asking)
+            answered = await self._send(again, lane=lane, storing=storing, asking=asking)
             for place, reply in zip(places, answered, strict=True):
                 replies[place] = reply
         return replies
@@ -92,15 +94,21 @@ class Node:
         """Let the server keep scripts."""
         return await self._channels[lane].run([script.load for script in scripts])
 
-    async def _send(self, requests: Sequence[Request], *, lane: Lane, replicated: bool, asking: bool) -> list[Reply]:
+    async def _send(self, requests: Sequence[Request], *, lane: Lane, storing: bool, asking: bool) -> list[Reply]:
         commands = [request.command for request in requests]
         if asking:
             commands = [part for command in commands for part in (_ASKING, command)]
-        waiting = replicated and self._replicas > 0
+        if storing:
+            # A server answers its clients in the reverse order of their first replies. One reply before the scripts' is
+            # all it takes for those who listen to be told before this process is: a fifth of their latency.
+            commands.insert(0, _PING)
+        waiting = storing and self._replicas > 0
         if waiting:
             commands.append(self._wait)
         replies = await self._channels[lane].run(commands)
         confirmed = replies.pop() if waiting else None
+        if storing:
+            del replies[0]
         if asking:
             replies = replies[1::2]
         return self._confirm(replies, confirmed) if waiting else replies

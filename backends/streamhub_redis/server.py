@@ -23,11 +23,11 @@ class Server(Protocol):
         """Connect, and load all scripts."""
         ...
 
-    async def run(self, requests: Sequence[Request], *, lane: Lane, replicated: bool = False) -> list[Answer]:
+    async def run(self, requests: Sequence[Request], *, lane: Lane, storing: bool = False) -> list[Answer]:
         """Run requests, which are independent of each other; answers are in their order.
 
-        With ``replicated``, an answer that fewer replicas than asked for have confirmed is a
-        ``BackendUnavailableError``: it happened, but may be undone by a failover.
+        With ``storing``, they store and publish: an answer that fewer replicas than asked for have confirmed is a
+        ``BackendUnavailableError``, for it happened, but may be undone by a failover.
         """
         ...
 

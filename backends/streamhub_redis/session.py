@@ -23,15 +23,15 @@ class Session:
     context: Context
     notifications: Notifications
 
-    async def ask(self, requests: Sequence[Request], *, lane: Lane, replicated: bool = False) -> list[Answer]:
+    async def ask(self, requests: Sequence[Request], *, lane: Lane, storing: bool = False) -> list[Answer]:
         """Run requests; see ``Server.run``."""
         self.context.check()
         if not requests:
             return []
-        return await self.server.run(requests, lane=lane, replicated=replicated)
+        return await self.server.run(requests, lane=lane, storing=storing)
 
-    async def tell(self, requests: Sequence[Request], *, lane: Lane, replicated: bool = False) -> list[Answer]:
+    async def tell(self, requests: Sequence[Request], *, lane: Lane, storing: bool = False) -> list[Answer]:
         """Run requests, and raise the first error among the answers."""
-        answers = await self.ask(requests, lane=lane, replicated=replicated)
+        answers = await self.ask(requests, lane=lane, storing=storing)
         raise_first(answers)
         return answers

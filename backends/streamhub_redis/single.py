@@ -30,9 +30,9 @@ class SingleServer:
         self._node.reopen()
         await prepare(self._node, clustered=False)
 
-    async def run(self, requests: Sequence[Request], *, lane: Lane, replicated: bool = False) -> list[Answer]:
+    async def run(self, requests: Sequence[Request], *, lane: Lane, storing: bool = False) -> list[Answer]:
         """Run requests, in one pipeline."""
-        replies = await self._node.run(requests, lane=lane, replicated=replicated)
+        replies = await self._node.run(requests, lane=lane, storing=storing)
         return [refusal(self._where, reply) if isinstance(reply, ResponseError) else reply for reply in replies]
 
     async def masters(self) -> Sequence[Node]:

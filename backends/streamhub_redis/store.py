@@ -54,7 +54,7 @@ class RedisStore:
             write_retention(retention),
             names.channel_suffix,
         )
-        (answer,) = await self._session.tell([Request(keys.meta, command, OPEN)], lane="write", replicated=True)
+        (answer,) = await self._session.tell([Request(keys.meta, command, OPEN)], lane="write", storing=True)
         if answer[0] != b"ok":
             raise open_refused(key, generation, answer)
         info = Stored(answer[1], answer[2]).info(key)
@@ -87,7 +87,7 @@ class RedisStore:
         names = self._session.names
         keys = names.stream(key)
         command = DELETE.call(keys, names.channel_suffix)
-        (answer,) = await self._session.tell([Request(keys.meta, command, DELETE)], lane="write", replicated=True)
+        (answer,) = await self._session.tell([Request(keys.meta, command, DELETE)], lane="write", storing=True)
         if answer not in (0, 1):
             raise unsupported(answer[1])
         return answer == 1

@@ -28,27 +28,28 @@ class Wire:
     """A connection that is used until its first error, and never opened again.
 
     The driver's own retries and reconnects are off: they would repeat what must not be repeated unseen, and lose
-    subscriptions without a word. Only tasks of this package's own use one.
+    subscriptions without a word. So are its time limits, which cost a task and a timer for every command: those who
+    use a wire set limits for all they send together. Only tasks of this package's own use one.
     """
 
-    def __init__(self, connection: Connection | UnixDomainSocketConnection) -> None:
+    def __init__(self, connection: Connection | UnixDomainSocketConnection, options: RedisOptions) -> None:
         self._connection = connection
+        self._options = options
         self.demoted: bool = False  # the server said that it is no master
 
     async def open(self) -> None:
         """Connect and authenticate."""
-        await self._connection.connect()
-        _heed_cancellation()
+        async with asyncio.timeout(self._options.connect_seconds):
+            await self._connection.connect()
 
     async def send(self, commands: list[bytes]) -> None:
         """Send packed commands."""
         if not self._connection.is_connected:
             raise DriverConnectionError("the connection was closed")
         await self._connection.send_packed_command(commands, check_health=False)
-        _heed_cancellation()
 
     async def receive(self) -> Reply:
-        """Return the next reply, within the time limit of the connection."""
+        """Return the next reply."""
         try:
             return cast("Reply", await self._connection.read_response())
         except ResponseError as exc:
@@ -65,8 +66,9 @@ class Wire:
 
     async def call(self, command: bytes) -> Reply:
         """Send one command and return its reply."""
-        await self.send([command])
-        return await self.receive()
+        async with asyncio.timeout(self._options.timeout_seconds):
+            await self.send([command])
+            return await self.receive()
 
     async def stale(self) -> bool:
         """Say whether a connection on which nothing is awaited was closed, or says something nobody asked for."""
@@ -78,13 +80,6 @@ class Wire:
     async def drop(self) -> None:
         """Close the connection without waiting for the other side."""
         await self._connection.disconnect(nowait=True)
-
-
-def _heed_cancellation() -> None:
-    # The driver sends inside asyncio.wait_for, which in Python 3.11 swallows a cancellation that comes when it is done.
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def tcp_wire(
@@ -100,7 +95,7 @@ def tcp_wire(
     """Make a connection to a host, not opened yet."""
     common = _common(options, db=db, username=username, password=password)
     if not tls:
-        return Wire(Connection(host=host, port=port, **common))
+        return Wire(Connection(host=host, port=port, **common), options)
     return Wire(
         SSLConnection(
             host=host,
@@ -111,14 +106,15 @@ def tcp_wire(
             ssl_check_hostname=options.ssl_check_hostname and options.ssl_cert_reqs != "none",
             ssl_cert_reqs=options.ssl_cert_reqs,
             **common,
-        )
+        ),
+        options,
     )
 
 
 def socket_wire(target: Target, options: RedisOptions) -> Wire:
     """Make a connection to a socket in the file system, not opened yet."""
     common = _common(options, db=target.db, username=target.username, password=target.password)
-    return Wire(UnixDomainSocketConnection(path=target.path, **common))
+    return Wire(UnixDomainSocketConnection(path=target.path, **common), options)
 
 
 def _common(options: RedisOptions, *, db: int, username: str | None, password: str | None) -> dict[str, Any]:
@@ -127,7 +123,7 @@ def _common(options: RedisOptions, *, db: int, username: str | None, password: s
         "username": username,
         "password": password,
         "client_name": options.client_name,
-        "socket_timeout": options.timeout_seconds,
+        "socket_timeout": None,
         "socket_connect_timeout": options.connect_seconds,
         "retry": Retry(NoBackoff(), 0),
         # RESP2: what a subscribed connection may do and say is the same on every version.
