@@ -4,43 +4,64 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.figures import Figure
 from benchmarks.floors import floor_of
-from benchmarks.load import CHUNK
+from benchmarks.load import CHUNK, Flushes
 from benchmarks.places import Place
 from benchmarks.recording import recorded_hub
 from benchmarks.scale import Scale
 from streamhub import Hub
 
+Read = Callable[[Hub, str], Awaitable[int]]
+
 
 async def measure(place: Place, scale: Scale) -> list[Figure]:
-    figures: list[Figure] = []
-    count, readers = scale.replay_chunks, scale.replay_readers
-    floor = floor_of(place)
-    for name, each_durable in (("packed", False), ("appended one by one", True)):
-        key = place.key(name)
-        async with recorded_hub(place.url) as (hub, flushes):
-            await _fill(hub, key, count, each_durable=each_durable)
-        async with Hub.from_url(place.url) as hub:
-            times = [
-                (await _read(hub, key, count), await floor.replay_seconds(flushes, 1))
-                for _ in range(scale.replay_times)
-            ]
-            figures.append(_figure(f"{count} chunks, {name}", times))
-            if each_durable:
-                continue
-            batches = [
-                (await _read_batches(hub, key, count), await floor.replay_seconds(flushes, 1))
-                for _ in range(scale.replay_times)
-            ]
-            figures.append(_figure(f"{count} chunks, {name}, by batches()", batches))
+    packed, each = await _stored(place, scale, each_durable=False), await _stored(place, scale, each_durable=True)
+    readers, count = scale.replay_readers, scale.replay_chunks
+    return [
+        await _measured(f"{count} chunks, packed", packed, scale, _read),
+        await _measured(f"{count} chunks, packed, by batches()", packed, scale, _read_batches),
+        await _measured(f"{count} chunks, packed, {readers} late subscribers at once", packed, scale, _read, readers),
+        await _measured(f"{count} chunks, appended one by one", each, scale, _read),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    place: Place
+    key: str
+    flushes: Flushes
+
+
+async def _stored(place: Place, scale: Scale, *, each_durable: bool) -> _Stored:
+    key = place.key(f"each-{each_durable}")
+    async with recorded_hub(place.url) as (hub, flushes):
+        await _fill(hub, key, scale.replay_chunks, each_durable=each_durable)
+    return _Stored(place, key, flushes)
+
+
+async def _measured(name: str, stored: _Stored, scale: Scale, read: Read, readers: int = 1) -> Figure:
+    # All of streamhub's times, then all of the floor's: what fills the floor's file would be in the way of a read.
+    times = scale.replay_times
+    taken: list[float] = []
+    async with Hub.from_url(stored.place.url) as hub:
+        for _ in range(times):
             begin = time.perf_counter()
-            await asyncio.gather(*(_read(hub, key, count) for _ in range(readers)))
-            many = (time.perf_counter() - begin, await floor.replay_seconds(flushes, readers))
-            figures.append(_figure(f"{count} chunks, {name}, {readers} late subscribers at once", [many]))
-    return figures
+            counts = await asyncio.gather(*(read(hub, stored.key) for _ in range(readers)))
+            taken.append(time.perf_counter() - begin)
+            assert set(counts) == {scale.replay_chunks}, counts
+    floor = await floor_of(stored.place).replay_seconds(stored.flushes, readers=readers, times=times)
+    return Figure(
+        name=name,
+        unit="ms",
+        value=1000 * median(taken),
+        floor=None if floor is None else 1000 * floor,
+        better="less",
+    )
 
 
 async def _fill(hub: Hub, key: str, count: int, *, each_durable: bool) -> None:
@@ -51,33 +72,16 @@ async def _fill(hub: Hub, key: str, count: int, *, each_durable: bool) -> None:
                 await producer.flush()
 
 
-async def _read(hub: Hub, key: str, expected: int) -> float:
+async def _read(hub: Hub, key: str) -> int:
     count = 0
-    begin = time.perf_counter()
     async for _ in hub.subscribe(key):
         count += 1
-    seconds = time.perf_counter() - begin
-    assert count == expected, f"{count} of {expected} chunks were read"
-    return seconds
+    return count
 
 
-async def _read_batches(hub: Hub, key: str, expected: int) -> float:
+async def _read_batches(hub: Hub, key: str) -> int:
     count = 0
-    begin = time.perf_counter()
     async with hub.subscribe(key) as subscription:
         async for batch in subscription.batches():
             count += len(batch)
-    seconds = time.perf_counter() - begin
-    assert count == expected, f"{count} of {expected} chunks were read"
-    return seconds
-
-
-def _figure(name: str, times: list[tuple[float, float | None]]) -> Figure:
-    floors = [floor for _, floor in times if floor is not None]
-    return Figure(
-        name=name,
-        unit="ms",
-        value=1000 * median(value for value, _ in times),
-        floor=1000 * median(floors) if floors else None,
-        better="less",
-    )
+    return count

@@ -146,7 +146,7 @@ class Producer:
         if self._size_bytes > retention.max_bytes:
             self._size_bytes -= size
             raise LimitExceededError(self.key, limit="max_bytes", value=retention.max_bytes)
-        if retention.max_chunks is not None and self._lane.sent >= retention.max_chunks:
+        if retention.max_chunks is not None and self._lane.sent - self._info.first + 1 >= retention.max_chunks:
             self._size_bytes -= size
             raise LimitExceededError(self.key, limit="max_chunks", value=retention.max_chunks)
 

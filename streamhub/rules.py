@@ -127,5 +127,5 @@ def _check_caps(info: StreamInfo, append: Append) -> None:
         return
     if info.size_bytes + sum(map(len, append.chunks)) > retention.max_bytes:
         raise LimitExceededError(info.key, limit="max_bytes", value=retention.max_bytes)
-    if retention.max_chunks is not None and append.last > retention.max_chunks:
+    if retention.max_chunks is not None and append.last - info.first + 1 > retention.max_chunks:
         raise LimitExceededError(info.key, limit="max_chunks", value=retention.max_chunks)

@@ -63,8 +63,8 @@ class Floor:
         """Store the same chunks in the same flushes, and hand each to one reader in the same process."""
         return await self.write_seconds(flushes)
 
-    async def replay_seconds(self, flushes: Flushes, readers: int) -> float | None:
-        """Read all chunks back, once for each reader; they were stored in these flushes."""
+    async def replay_seconds(self, flushes: Flushes, *, readers: int, times: int) -> float | None:
+        """Read all chunks back, once for each reader; they were stored in these flushes. The median of some times."""
         return None
 
     async def latencies_ns(self, load: Load) -> Sequence[int] | None:

@@ -16,6 +16,7 @@ from streamhub import (
     HubClosedError,
     HubSettings,
     LeaseLostError,
+    LimitExceededError,
     Page,
     ProducerCancelledError,
     Retention,
@@ -377,6 +378,23 @@ async def test_starting_a_run_that_was_cancelled_before_says_so_and_stores_the_e
             await hub.start("k", lambda _: pytest.fail("must not be called"), run="r")
         assert caught.value.reason == "why"
         assert (await hub.info("k")).end.state == "cancelled"
+
+
+async def test_a_cap_on_chunks_counts_those_that_are_kept(backend):
+    async with _hub(backend) as hub:
+        with pytest.raises(asyncio.CancelledError):
+            trimming = Retention(max_chunks=3, overflow="trim")
+            async with hub.produce("k", run="r", on_interrupt="handover", retention=trimming) as producer:
+                for text in "12345":
+                    await producer.send(text)
+                raise asyncio.CancelledError
+        assert (await hub.info("k")).first == 3
+        refusing = Retention(max_chunks=4)
+        async with hub.produce("k", run="r", unfinished="resume", retention=refusing) as producer:
+            await producer.send("6")
+            with pytest.raises(LimitExceededError):
+                await producer.send("7")
+        assert [chunk.text async for chunk in hub.subscribe("k")] == ["3", "4", "5", "6"]
 
 
 async def test_a_life_shorter_than_between_two_renewals_is_refused(backend):
