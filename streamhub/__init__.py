@@ -9,7 +9,7 @@
 ``Hub`` is what an application uses; ``protocols`` is what a backend implements.
 """
 
-from streamhub.block import ProduceBlock
+from streamhub.block import ProduceBlock, Source
 from streamhub.errors import (
     BackendNotFoundError,
     BackendNotInstalledError,
@@ -46,11 +46,12 @@ from streamhub.errors import (
     UnknownOptionError,
     UnsupportedFormatError,
 )
-from streamhub.hub import Hub, open_backend
-from streamhub.observer import Event, Observer
+from streamhub.hub import Hub, KeyState, open_backend
+from streamhub.observer import Event, EventName, Observer
 from streamhub.producer import Producer
 from streamhub.protocols import Backend, CancelBus, ChangeFeed, LeaseManager, RequestFeed, StreamStore
-from streamhub.settings import HubSettings
+from streamhub.settings import HubSettings, OnInterrupt
+from streamhub.starter import Unfinished
 from streamhub.subscription import Subscription
 from streamhub.types import (
     Append,
@@ -60,10 +61,13 @@ from streamhub.types import (
     Change,
     Chunk,
     End,
+    EndState,
     Holder,
     Joined,
     Lease,
+    Metadata,
     Offset,
+    Overflow,
     Page,
     Read,
     Retention,
@@ -72,6 +76,7 @@ from streamhub.types import (
     Span,
     Started,
     StreamInfo,
+    StreamState,
 )
 
 __all__ = [
@@ -92,7 +97,9 @@ __all__ = [
     "DataLostError",
     "DrainingError",
     "End",
+    "EndState",
     "Event",
+    "EventName",
     "Holder",
     "Hub",
     "HubClosedError",
@@ -103,16 +110,20 @@ __all__ = [
     "InvalidMetadataError",
     "InvalidOffsetError",
     "Joined",
+    "KeyState",
     "Lease",
     "LeaseHeldError",
     "LeaseLostError",
     "LeaseManager",
     "LimitExceededError",
+    "Metadata",
     "Observer",
     "Offset",
     "OffsetConflictError",
     "OffsetTrimmedError",
+    "OnInterrupt",
     "OpenConflictError",
+    "Overflow",
     "Page",
     "ProduceBlock",
     "Producer",
@@ -123,6 +134,7 @@ __all__ = [
     "Retention",
     "RunRef",
     "Seen",
+    "Source",
     "Span",
     "StaleGenerationError",
     "Started",
@@ -136,9 +148,11 @@ __all__ = [
     "StreamInfo",
     "StreamNotFoundError",
     "StreamReplacedError",
+    "StreamState",
     "StreamStore",
     "StreamUnfinishedError",
     "Subscription",
+    "Unfinished",
     "UnknownOptionError",
     "UnsupportedFormatError",
     "open_backend",

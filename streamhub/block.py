@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from types import TracebackType
 from typing import TypeAlias
 
@@ -16,6 +16,7 @@ from streamhub.tasks import TaskOwner, consume
 from streamhub.types import Joined, Started
 
 Source: TypeAlias = Callable[[Producer], AsyncIterable[str | bytes] | Awaitable[None]]
+"""What ``hub.start`` runs: it yields the chunks, or sends them by itself."""
 
 logger: logging.Logger = logging.getLogger("streamhub")
 
@@ -121,5 +122,6 @@ async def _pump(source: AsyncIterable[str | bytes], producer: Producer) -> None:
         async for data in source:
             await producer.send(data)
     finally:
-        if isinstance(source, AsyncGenerator):
-            await source.aclose()
+        aclose = getattr(source, "aclose", None)  # generators have it, and the streams of most clients
+        if aclose is not None:
+            await aclose()

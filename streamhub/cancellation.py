@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from streamhub.errors import BackendUnavailableError
 from streamhub.link import Link, Wire
 from streamhub.observer import Event, Observer, notify
-from streamhub.outage import ride
 from streamhub.protocols import CancelBus
 from streamhub.tasks import TaskOwner
 from streamhub.types import CancelRequest, RunRef
@@ -24,7 +23,6 @@ class CancelDelivery:
     ) -> None:
         self._cancels = cancels
         self._tasks = tasks
-        self._outage_seconds = outage_seconds
         self._observer = observer
         self._listeners: dict[RunRef, OnCancel] = {}
         self._link: Link[RunRef, CancelRequest | None] = Link(
@@ -53,10 +51,9 @@ class CancelDelivery:
 
     async def check(self, refs: Sequence[RunRef]) -> None:
         """Read what is stored for these runs and deliver it."""
-        if not refs:
-            return
-        for request in await ride(lambda: self._cancels.pending(refs), self._outage_seconds):
-            self._deliver(request)
+        if refs:
+            for request in await self._cancels.pending(refs):
+                self._deliver(request)
 
     @asynccontextmanager
     async def _connect(self) -> AsyncGenerator[Wire[RunRef, CancelRequest | None]]:

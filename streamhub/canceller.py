@@ -18,7 +18,7 @@ from streamhub.errors import (
 )
 from streamhub.feed import Feed, Feeds
 from streamhub.keeper import HeldLease, LeaseKeeper
-from streamhub.outage import ride
+from streamhub.outage import SHORTEST_PAUSE_SECONDS, ride
 from streamhub.protocols import CancelBus, LeaseManager, StreamStore
 from streamhub.settings import HubSettings
 from streamhub.tasks import TaskOwner
@@ -104,7 +104,7 @@ class Canceller:
         """Write the end of a run that nobody holds; return 0 to look again, else when its lease may have run out."""
         holder = (await ride(lambda: self._leases.holders([info.key]), self._settings.outage_seconds))[0]
         if holder is not None and holder.generation >= info.generation:
-            return max(holder.expires_in, 0.005)
+            return max(holder.expires_in, SHORTEST_PAUSE_SECONDS)
         return await self._tasks.settle(self._end_dead(info), _nothing, "end of a dead run")
 
     async def _end_dead(self, info: StreamInfo) -> float:
@@ -114,7 +114,7 @@ class Canceller:
                 info.key, owner=secrets.token_urlsafe(12), run=info.run, above=info.generation, void=0
             )
         except LeaseHeldError as exc:
-            return max(exc.expires_in, 0.005)
+            return max(exc.expires_in, SHORTEST_PAUSE_SECONDS)
         try:
             await self._write_end(info, held, request)
         except (*OVERTAKEN, ResumeRefusedError, DataLostError):

@@ -14,7 +14,7 @@ from typing import Any
 
 from streamhub.errors import BackendUnavailableError, DataLostError, StaleGenerationError, StreamHubError
 from streamhub.lane import Lane
-from streamhub.observer import Event, Observer, notify
+from streamhub.observer import Event, EventName, Observer, notify
 from streamhub.protocols import StreamStore
 from streamhub.tasks import TaskOwner
 from streamhub.types import Append, Appended
@@ -76,7 +76,7 @@ class Committer:
                 self._tell("fenced_write", append, count=len(append.chunks))
             lane.refused(answer)
 
-    def _tell(self, name: Any, append: Append, **facts: Any) -> None:
+    def _tell(self, name: EventName, append: Append, **facts: Any) -> None:
         notify(self._observer, Event(name=name, key=append.key, generation=append.generation, **facts))
 
 

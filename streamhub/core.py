@@ -102,13 +102,13 @@ class Core:
             run.fail(cause)
 
     async def _after_renewal(self, renewed: Sequence[HeldLease]) -> None:
-        await self.delivery.check([RunRef(held.lease.key, held.lease.run) for held in renewed])
         now = time.monotonic()
         idle = [held for held in renewed if held.touch_seconds and now >= held.touched_at + held.touch_seconds]
         if idle:
             await self._store.describe([held.lease.key for held in idle], touch=True)
             for held in idle:
                 held.touched_at = now
+        await self.delivery.check([RunRef(held.lease.key, held.lease.run) for held in renewed])
 
     async def _sweep(self) -> None:
         while True:

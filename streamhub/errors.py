@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Say which known word was probably meant: ``"; did you mean 'x'?"``, or nothing."""
+    """Say which known word was probably meant, for the middle of a message: ``"; did you mean 'x'?"``, else ``";"``."""
     match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ";"
 
@@ -188,7 +188,7 @@ class OffsetTrimmedError(ResumeRefusedError):
     """The chunk after the cursor was trimmed to keep the run within its limits."""
 
     def __init__(self, key: str, *, first: int) -> None:
-        super().__init__(f"stream {key!r} was trimmed: its first chunk is now index {first}")
+        super().__init__(f"stream {key!r} was trimmed, its first chunk is now index {first}: subscribe from the start")
         self.key = key
         self.first = first
 
@@ -242,7 +242,7 @@ class LeaseHeldError(StreamHubError):
     def __init__(self, key: str, *, generation: int, run: str, expires_in: float) -> None:
         super().__init__(
             f"stream {key!r} is being produced (run {run!r}, generation {generation},"
-            f" lease ends in {expires_in:.1f} s unless renewed)"
+            f" lease ends in {expires_in:.1f} s unless renewed): pass wait=seconds to wait for it"
         )
         self.key = key
         self.generation = generation

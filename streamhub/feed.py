@@ -71,8 +71,8 @@ class Feed:
         if loaded.after > page.tail or loaded.last < page.tail:
             return
         if window is not None:
-            if page.spans[0].generation < window.spans[0].generation:
-                return  # an old answer, of a run that has been replaced since
+            if page.spans[-1].generation < window.spans[-1].generation:
+                return  # an old answer, from before the last open
             same_run = page.spans[0].generation == window.spans[0].generation
             went_back = page.spans[-1].generation > window.spans[-1].generation and page.spans[-1].first <= window.tail
             if same_run and not went_back and loaded.after <= window.tail:

@@ -30,6 +30,7 @@ from streamhub.subscription import Subscription
 from streamhub.types import CancelResult, Joined, Metadata, Offset, Retention, Started, StreamInfo
 
 KeyState: TypeAlias = Literal["live", "orphaned", "ended"]
+"""How a key's run stands: it is being produced, has neither end nor producer, or has its end."""
 
 KEYS_PER_CALL = 256
 
@@ -257,7 +258,8 @@ class Hub:
             DrainingError: the hub is shutting down.
         """
         core = self._accepting()
-        request = self._request(key, run, unfinished, wait, metadata, retention, on_interrupt)
+        ttl = core.keeper.ttl_seconds
+        request = self._request(key, run, unfinished, wait, metadata, retention, on_interrupt, ttl)
         return ProduceBlock(core.tasks, lambda: core.starter.start(request))
 
     async def start(
@@ -280,7 +282,8 @@ class Hub:
         are logged. Arguments and errors are those of ``produce``; ``LeaseHeldError`` only for a run of another name.
         """
         core = self._accepting()
-        request = self._request(key, run, unfinished, wait, metadata, retention, on_interrupt)
+        ttl = core.keeper.ttl_seconds
+        request = self._request(key, run, unfinished, wait, metadata, retention, on_interrupt, ttl)
         return await HubTask(core.starter, core.tasks, request, source).start()
 
     def _request(
@@ -292,8 +295,15 @@ class Hub:
         metadata: Metadata | None,
         retention: Retention | None,
         on_interrupt: OnInterrupt | None,
+        ttl_seconds: float,
     ) -> StartRequest:
         check_choice(unfinished, "unfinished", ("raise", "resume", "replace"))
+        retention = self.settings.retention if retention is None else check_retention(retention)
+        if retention.unfinished_seconds <= ttl_seconds / 3:
+            raise ConfigError(
+                f"unfinished_seconds={retention.unfinished_seconds:g}: a stream would expire between two renewals of"
+                f" its lease ({ttl_seconds:g} s): use more than a third of that"
+            )
         on_interrupt = self.settings.on_interrupt if on_interrupt is None else on_interrupt
         check_choice(on_interrupt, "on_interrupt", ("fail", "handover"))
         return StartRequest(
@@ -302,7 +312,7 @@ class Hub:
             unfinished=unfinished,
             wait_seconds=check_seconds(wait, "wait", zero=True),
             metadata=check_metadata(metadata),
-            retention=self.settings.retention if retention is None else check_retention(retention),
+            retention=retention,
             handover=on_interrupt == "handover",
         )
 

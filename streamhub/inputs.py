@@ -112,7 +112,7 @@ def check_metadata(value: Metadata | None) -> Metadata | None:
         raise InvalidMetadataError("metadata must be a JSON object with text keys, that JSON gives back unchanged")
     size = len(text)
     if size > MAX_METADATA_BYTES:
-        raise InvalidMetadataError(f"metadata of {size} bytes exceeds {MAX_METADATA_BYTES}")
+        raise InvalidMetadataError(f"metadata of {size} bytes: use at most {MAX_METADATA_BYTES}")
     return copy  # pyright: ignore[reportUnknownVariableType]
 
 
@@ -120,7 +120,7 @@ def _check_depth(value: Any, left: int) -> None:
     if not isinstance(value, (dict, list, tuple)):
         return
     if not left:
-        raise InvalidMetadataError(f"metadata is nested deeper than {MAX_METADATA_DEPTH} levels")
+        raise InvalidMetadataError(f"metadata is nested deeper than {MAX_METADATA_DEPTH} levels: flatten it")
     inner = cast("dict[Any, Any]", value).values() if isinstance(value, dict) else cast("list[Any]", value)
     for each in inner:
         _check_depth(each, left - 1)

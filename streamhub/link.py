@@ -61,7 +61,7 @@ class Link(Generic[Topic, Item]):
         self._outage_seconds = outage_seconds
         self._on_item = on_item
         self._on_connect = on_connect
-        self._wanted: set[Topic] = set()
+        self._wanted: dict[Topic, object] = {}  # by topic, the join that wants it
         self._leaving: dict[Topic, asyncio.Task[None]] = {}
         self._wire: Wire[Topic, Item] | None = None
         self._failure: BackendUnavailableError | None = None
@@ -70,7 +70,7 @@ class Link(Generic[Topic, Item]):
 
     async def join(self, topic: Topic) -> None:
         """Follow a topic until ``leave``; effective on return. Rides out an outage, then raises."""
-        self._wanted.add(topic)
+        mark = self._wanted[topic] = object()
         try:
             if (leaving := self._leaving.get(topic)) is not None:
                 await asyncio.shield(leaving)
@@ -78,7 +78,8 @@ class Link(Generic[Topic, Item]):
                 self._task = self._tasks.spawn(self._run(), self._name)
             await ride(lambda: self._join(topic), self._outage_seconds)
         except BaseException:
-            self._wanted.discard(topic)
+            if self._wanted.get(topic) is mark:  # a later join may want it by now
+                del self._wanted[topic]
             raise
 
     async def _join(self, topic: Topic) -> None:
@@ -90,7 +91,7 @@ class Link(Generic[Topic, Item]):
 
     def leave(self, topic: Topic) -> None:
         """Stop following a topic, in the background."""
-        self._wanted.discard(topic)
+        self._wanted.pop(topic, None)
         if self._wire is not None and topic not in self._leaving and not self._tasks.closed:
             self._leaving[topic] = self._tasks.spawn(self._leave(topic, self._wire), f"{self._name}, leaving")
 

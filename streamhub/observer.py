@@ -12,6 +12,7 @@ logger: logging.Logger = logging.getLogger("streamhub")
 EventName: TypeAlias = Literal[
     "append", "subscribe", "cancel", "lease_lost", "takeover", "fenced_write", "reconnect", "drain"
 ]
+"""What an ``Event`` may be about; it says what each means."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ def query_options(url: str) -> dict[str, str]:
     options = dict(pairs)
     if len(options) != len(pairs):
         names = sorted({name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1})
-        raise ConfigError(f"option {names[0]!r} is given twice")
+        raise ConfigError(f"option {names[0]!r} is given twice: give it once")
     return options
 
 

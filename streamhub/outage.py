@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
+SHORTEST_PAUSE_SECONDS = 0.005
+"""How long to wait, at least, for a lease that is about to run out: asking at once would only spin."""
 
 
 class Outage:

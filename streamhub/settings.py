@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from streamhub.inputs import check_choice, check_count, check_retention, check_seconds
 from streamhub.options import parse_options
 from streamhub.types import Overflow, Retention
 
-OnInterrupt = Literal["fail", "handover"]
+OnInterrupt: TypeAlias = Literal["fail", "handover"]
+"""What an interrupted producer leaves: ``failed("interrupted")``, or no end, for another instance to resume."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,6 @@ from typing import Literal, TypeAlias
 from streamhub.cancellation import CancelDelivery
 from streamhub.committer import Committer
 from streamhub.errors import (
-    DataLostError,
     LeaseHeldError,
     OpenConflictError,
     StaleGenerationError,
@@ -28,7 +27,7 @@ from streamhub.interrupt import Interrupter
 from streamhub.keeper import HeldLease, LeaseKeeper
 from streamhub.lane import Lane
 from streamhub.observer import Event, Observer, notify
-from streamhub.outage import ride
+from streamhub.outage import SHORTEST_PAUSE_SECONDS, ride
 from streamhub.producer import Producer
 from streamhub.protocols import LeaseManager, StreamStore
 from streamhub.reader import PageReader
@@ -38,6 +37,7 @@ from streamhub.tasks import TaskOwner
 from streamhub.types import Joined, Metadata, Retention, RunRef, StreamInfo
 
 Unfinished: TypeAlias = Literal["raise", "resume", "replace"]
+"""What to do with a run whose producer died: refuse, continue it (the same run only), or begin another."""
 
 RETRY_SECONDS = 0.25
 """How often a waiting start looks again: a holder may renew, release or end at any time."""
@@ -129,7 +129,7 @@ class Starter:
                 plan = await self._decide(request)
                 return await self._tasks.settle(self._attempt(request, plan), _give_up, "start")
             except LeaseHeldError as held:
-                found = (await self._ride_describe(request.key))[0]
+                found = await self._describe(request.key)
                 if found is not None and found.state != "open" and found.generation >= held.generation:
                     continue  # it has ended since: its lease is not in the way
                 if join and request.run in (None, held.run):
@@ -137,12 +137,12 @@ class Starter:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise
-                await asyncio.sleep(min(left, RETRY_SECONDS, max(held.expires_in, 0.005)))
+                await asyncio.sleep(min(left, RETRY_SECONDS, max(held.expires_in, SHORTEST_PAUSE_SECONDS)))
             except (OpenConflictError, StaleGenerationError):
                 await asyncio.sleep(random.uniform(0, 0.01))  # somebody else got further: decide anew
 
     async def _decide(self, request: StartRequest) -> _Plan:
-        found = (await self._ride_describe(request.key))[0]
+        found = await self._describe(request.key)
         name = request.run or secrets.token_urlsafe(12)
         if found is None:
             return _Plan(None, name, resume=False)
@@ -157,14 +157,14 @@ class Starter:
             raise LeaseHeldError(
                 request.key, generation=holder.generation, run=holder.run, expires_in=holder.expires_in
             )
-        again = (await self._ride_describe(request.key))[0]
+        again = await self._describe(request.key)
         if again is None or again.seen != found.seen:
             # It ended, and its lease was released, between the two questions.
             raise OpenConflictError(request.key, found=None if again is None else again.seen)
         raise StreamUnfinishedError(request.key, found.run)
 
-    async def _ride_describe(self, key: str) -> list[StreamInfo | None]:
-        return list(await ride(lambda: self._store.describe([key]), self._settings.outage_seconds))
+    async def _describe(self, key: str) -> StreamInfo | None:
+        return (await ride(lambda: self._store.describe([key]), self._settings.outage_seconds))[0]
 
     async def _attempt(self, request: StartRequest, plan: _Plan) -> Run:
         self._opening += 1
@@ -193,7 +193,7 @@ class Starter:
             raise
         run = self._make_run(request, opened, held, stop, switch, resumed=plan.resume)
         try:
-            await self._delivery.check([switch.ref])
+            await ride(lambda: self._delivery.check([switch.ref]), self._settings.outage_seconds)
         except BaseException as exc:
             run.leave(exc)
             await run.finish()
@@ -264,16 +264,15 @@ class Starter:
     async def _reopen(self, opened: StreamInfo, held: HeldLease) -> int:
         """Open the stream again, as the same generation, after the store lost it; return the tail that is left."""
         held.check()
-        found = (await self._ride_describe(opened.key))[0]
-        if found is not None and (found.state != "open" or found.run != opened.run):
-            raise DataLostError(opened.key, f"run {opened.run!r} is gone, run {found.run!r} is stored")
-        plan = _Plan(found, opened.run, resume=found is not None)
+        found = await self._describe(opened.key)
+        resume = found is not None and found.state == "open" and found.run == opened.run
+        plan = _Plan(found, opened.run, resume=resume)
         request = StartRequest(
             key=opened.key,
             run=opened.run,
             unfinished="resume",
             wait_seconds=0,
-            metadata=None if found is not None else opened.metadata,
+            metadata=None if resume else opened.metadata,
             retention=opened.retention,
             handover=False,
         )

@@ -157,7 +157,7 @@ class Subscription:
             version = feed.version
             if self._take_from_window(feed.window):
                 return
-            if feed.settled == version and self._at_tail_of(feed.window):
+            if feed.settled == version and feed.abandoned is None and self._at_tail_of(feed.window):
                 await feed.wait(version)
                 continue
             loaded = await self._read(feed, self._index)
@@ -271,7 +271,10 @@ class Subscription:
         return 0 if self._cursor is None else self._cursor.index
 
     def _beyond(self, tail: int, *, final: bool) -> StreamHubError:
-        error = InvalidOffsetError(f"offset {str(self._cursor)!r} lies beyond the tail of stream {self.key!r} ({tail})")
+        error = InvalidOffsetError(
+            f"offset {str(self._cursor)!r} lies beyond the tail of stream {self.key!r} ({tail}):"
+            f" {'subscribe from the start' if final else 'pass wait=seconds to wait for it'}"
+        )
         if final:
             raise error
         return error

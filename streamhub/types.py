@@ -14,8 +14,13 @@ Metadata: TypeAlias = Mapping[str, Any]
 """A JSON object: text keys, JSON values, at most 64 KiB when written compactly."""
 
 EndState: TypeAlias = Literal["completed", "failed", "cancelled"]
+"""How a run ended. Abandoned is no such state: it is never stored."""
+
 StreamState: TypeAlias = Literal["open", "ended", "deleted", "expired"]
+"""What is stored of a stream: a run without or with its end, or the fence that one left."""
+
 Overflow: TypeAlias = Literal["refuse", "trim"]
+"""What happens at a run's caps: its producer gets ``LimitExceededError``, or its oldest chunks go."""
 
 _OFFSET = re.compile(r"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})")
 _MAX = 2**63 - 1
@@ -42,7 +47,9 @@ class Offset(NamedTuple):
             raise InvalidOffsetError(f"offset {text!r} is malformed: expected 'generation-index', as in '7-42'")
         offset = cls(int(match[1]), int(match[2]))
         if offset.generation < 1 or offset.generation > _MAX or offset.index > _MAX:
-            raise InvalidOffsetError(f"offset {text!r} is out of range")
+            raise InvalidOffsetError(
+                f"offset {text!r} is out of range: generations begin at 1, numbers end at 2**63 - 1"
+            )
         return offset
 
     def __str__(self) -> str:

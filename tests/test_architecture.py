@@ -305,8 +305,8 @@ def _is_documented(value: object, name: str) -> bool:
         text = value.__doc__ or ""
         # A dataclass and a protocol would otherwise count with the text that Python makes up.
         return bool(text.strip()) and not text.startswith(f"{name}(")
-    # A constant or an alias: a sentence stands in its module, right above or below it.
-    pattern = rf'^{name}\b[^\n]*=[^\n]*(\n[^\n]+)*\n"""|^{name}\b[^\n]*='
+    # A constant or an alias: a sentence stands in its module, right below it.
+    pattern = rf'^{name}\b[^\n]*=[^\n]*\n([ \])}}][^\n]*\n)*"""'
     return any(re.search(pattern, module.text, re.MULTILINE) for module in CORE)
 
 

@@ -242,6 +242,7 @@ def test_live_run_refuses_a_second_publisher(cli: Commands) -> None:
 
     assert second.code == 1
     assert "is being produced" in second.error
+    assert second.error.rstrip().endswith("pass --wait SECONDS to wait for it")
     assert producer.finish().code == 0
 
 

@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from docs_runner import RUN_BY_BASH, Program, write_program
+
+from streamhub import HubSettings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -33,7 +34,13 @@ RUNNER = Path(__file__).parent / "docs_runner.py"
 # How many blocks of each page are run, compared with an output, are an excerpt, and are none of these. A block that
 # drops out is noticed here, and so is a new page.
 EXPECTED: dict[str, Counter[str]] = {
-    "README.md": Counter(),
+    "README.md": Counter({"run": 2, "output": 2, "not run": 5}),
+    "docs/architecture.md": Counter({"excerpt": 1, "not run": 2}),
+    "docs/backends/sqlite.md": Counter({"run": 1}),
+    "docs/conformance.md": Counter({"not run": 4}),
+    "docs/orphan-worker.md": Counter({"run": 3, "output": 1}),
+    "docs/tutorial.md": Counter({"run": 26, "output": 22}),
+    "docs/write-a-backend.md": Counter({"excerpt": 22, "not run": 1}),
 }
 
 _FENCE = re.compile(r"(?P<indent> *)(?P<fence>`{3,})(?P<language>[a-z]*)$")
@@ -178,6 +185,18 @@ def test_guarantees_name_the_cases_that_prove_them() -> None:
 
     assert named - proven == set(), "no case proves these"
     assert proven - named == set(), "docs/guarantees.md does not mention what these prove"
+
+
+def test_guarantees_list_every_setting() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", (DOCS / "guarantees.md").read_text(), re.MULTILINE)
+
+    assert set(listed) >= HubSettings.names()
+
+
+def test_architecture_says_what_every_module_of_the_core_is_for() -> None:
+    listed = re.findall(r"`(\w+\.py)`", (DOCS / "architecture.md").read_text())
+
+    assert {path.name for path in (ROOT / "streamhub").glob("*.py")} <= set(listed)
 
 
 def test_nobody_is_told_to_install_the_wrong_package() -> None:

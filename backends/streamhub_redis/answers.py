@@ -38,8 +38,6 @@ def append_refused(item: Append, answer: Sequence[bytes]) -> StreamHubError:
         return DataLostError(key, f"the stream of generation {generation} is gone, without a fence")
     if code == b"behind":
         return DataLostError(key, f"generation {generation} was opened, but {int(answer[1])} is stored")
-    if code == b"lost":
-        return DataLostError(key, "its log is gone, but not what describes it: was it evicted?")
     return _gone(key, answer)
 
 
@@ -61,4 +59,11 @@ def _gone(key: str, answer: Sequence[bytes]) -> StreamHubError:
         return StreamDeletedError(key)
     if answer[0] == b"expired":
         return StreamExpiredError(key)
+    if answer[0] == b"lost":
+        return log_lost(key)
     return unsupported(answer[1])
+
+
+def log_lost(key: str) -> DataLostError:
+    """Return the error for a stream of which only the description is left."""
+    return DataLostError(key, "its log is gone, but not what describes it: was it evicted?")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streamhub.errors import StreamHubError
-from streamhub.records import encode_end, pack_chunks
+from streamhub.records import encode_end
 from streamhub.types import Append, Appended
 from streamhub_redis.answers import append_refused
-from streamhub_redis.entries import short_nonce
+from streamhub_redis.entries import records_of, short_nonce
 from streamhub_redis.node import Request
 from streamhub_redis.push import write_hint
 from streamhub_redis.scripts import APPEND
@@ -25,21 +25,25 @@ async def append(session: Session, batch: Sequence[Append]) -> list[Appended | S
 
 def _request(session: Session, item: Append) -> Request:
     keys = session.names.stream(item.key)
-    nonce = short_nonce(item.nonce)
-    record = pack_chunks(item.chunks) + nonce if item.chunks else b""
+    size_bytes = sum(map(len, item.chunks))
+    records = records_of(item.chunks, size_bytes)
     end = b"" if item.end is None else encode_end(item.end).encode()
+    before = item.first - 1
+    entries: list[bytes] = []
+    for count, record in records:
+        entries += (b"%d" % (before + count), record)
     command = APPEND.call(
         keys,
         b"%d" % item.generation,
-        b"%d" % (item.first - 1),
+        b"%d" % before,
         b"%d" % item.last,
-        nonce,
-        b"%d" % sum(map(len, item.chunks)),
-        record,
-        write_hint(item, end) if len(record) + len(end) <= session.options.max_push_bytes else b"",
+        short_nonce(item.nonce),
+        b"%d" % size_bytes,
+        write_hint(item, records, end, max_bytes=session.options.max_push_bytes),
         session.names.channel_suffix,
         end,
         write_metadata(item.metadata),
+        *entries,
     )
     return Request(keys.meta, command, APPEND)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streamhub.errors import (
-    DataLostError,
     StreamDeletedError,
     StreamExpiredError,
     StreamHubError,
     StreamNotFoundError,
 )
 from streamhub.types import Page, Read, StreamInfo
+from streamhub_redis.answers import log_lost
 from streamhub_redis.entries import page_of
 from streamhub_redis.node import Request
 from streamhub_redis.scripts import DESCRIBE, READ
@@ -44,7 +44,7 @@ def _result(item: Read, answer: Answer) -> Page | StreamHubError:
 def _page(item: Read, answer: Answer) -> Page:
     if answer is None:
         raise StreamNotFoundError(item.key)
-    now_ms, fields, newest, records = answer
+    now_ms, fields, newest, entries = answer
     stored = Stored(now_ms, fields)
     if stored.state is None:
         raise StreamNotFoundError(item.key)
@@ -53,13 +53,13 @@ def _page(item: Read, answer: Answer) -> Page:
     if stored.state == "expired":
         raise StreamExpiredError(item.key)
     if newest < 0:
-        raise DataLostError(item.key, "its log is gone, but not what describes it: was it evicted?")
-    chunks = page_of(records, item.after_index + 1, newest, max_chunks=item.max_chunks, max_bytes=item.max_bytes)
+        raise log_lost(item.key)
+    chunks = page_of(entries, item.after_index + 1, newest, max_chunks=item.max_chunks, max_bytes=item.max_bytes)
     return Page(
         run=stored.run,
         attended=stored.attended,
         spans=stored.spans,
-        chunks=tuple(chunks),
+        chunks=chunks,
         first=stored.first,
         tail=stored.tail,
         end=stored.end,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from streamhub_sqlite.connection import connect_checkpointer
-from streamhub_sqlite.transaction import Reading, load_file
+from streamhub_sqlite.transaction import Reading
 from streamhub_sqlite.worker import Call, Worker
 
 # How many commits of this process make a log that is worth copying.
@@ -68,7 +68,7 @@ class Checkpointer(Worker[Reading]):
 def _checkpoint(connection: sqlite3.Connection, mode: str) -> None:
     try:
         # A connection learns that there is a log when it first reads.
-        load_file(connection)
+        connection.execute("PRAGMA schema_version").fetchall()
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
     except sqlite3.Error:

@@ -38,4 +38,4 @@ class HostClock:
 
 def milliseconds(seconds: float) -> int:
     """Convert a duration; one longer than the file can count is as good as forever."""
-    return min(math.ceil(seconds * 1000), _FOREVER_MS)
+    return _FOREVER_MS if seconds >= _FOREVER_MS / 1000 else math.ceil(seconds * 1000)

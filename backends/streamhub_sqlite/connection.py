@@ -18,7 +18,7 @@ from streamhub_sqlite.clock import HostClock
 from streamhub_sqlite.faults import is_busy, primary_code
 from streamhub_sqlite.options import SqliteOptions
 from streamhub_sqlite.queries import load, script
-from streamhub_sqlite.transaction import FileState, Writing
+from streamhub_sqlite.transaction import FileState, Writing, load_file
 
 FORMAT = 1
 """The version of the schema, in ``PRAGMA user_version``."""
@@ -163,8 +163,7 @@ def _create(connection: sqlite3.Connection, clock: HostClock) -> None:
 
 def _settle(connection: sqlite3.Connection, clock: HostClock) -> None:
     """Begin a new boot's time, if the host has booted since the file was last used."""
-    boot = connection.execute("SELECT boot FROM file").fetchone()[0]
-    if boot != clock.boot:
+    if load_file(connection).boot != clock.boot:
         writing = Writing(connection, clock)
         writing.write(_SQL["free"])
         writing.save()

@@ -54,6 +54,13 @@ def check_place(path: Path) -> None:
     Raises:
         ConfigError: the directory is missing or not writable, or the path is not that of a writable file.
     """
+    try:
+        _check_place(path)
+    except OSError as exc:
+        raise ConfigError(f"{str(path)!r} cannot be a file ({exc.strerror}): use another path") from exc
+
+
+def _check_place(path: Path) -> None:
     folder = path.parent
     if not folder.is_dir():
         raise ConfigError(f"directory {str(folder)!r} does not exist: create it first")

@@ -9,6 +9,7 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from streamhub.errors import BackendUnavailableError
 from streamhub.types import Append, CancelRequest
 from streamhub_sqlite.clock import HostClock
 from streamhub_sqlite.queries import load
@@ -51,7 +52,10 @@ def _insertion(head: str, columns: int, rows: int) -> str:
 
 def load_file(connection: sqlite3.Connection) -> FileState:
     """Read the row of table ``file``."""
-    return FileState(*connection.execute(_LOAD).fetchone())
+    row = connection.execute(_LOAD).fetchone()
+    if row is None:
+        raise BackendUnavailableError("the sqlite file was emptied: table 'file' has lost its row")
+    return FileState(*row)
 
 
 class Hint(NamedTuple):

@@ -11,7 +11,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO, cast
 
-from streamhub.errors import StreamHubError, StreamNotFoundError, StreamUnfinishedError
+from streamhub.errors import (
+    InvalidOffsetError,
+    LeaseHeldError,
+    StreamHubError,
+    StreamNotFoundError,
+    StreamUnfinishedError,
+)
 from streamhub.types import End, Holder, Offset, StreamInfo
 
 # How /dev/null is opened in the place of a closed descriptor: so that reading, or writing, still fails.
@@ -50,7 +56,7 @@ def fail(text: str) -> None:
 
 def explain(error: StreamHubError) -> str:
     """Return the error's text, in the words of the command line."""
-    if isinstance(error, StreamNotFoundError):
+    if isinstance(error, (StreamNotFoundError, LeaseHeldError, InvalidOffsetError)):
         return str(error).replace("wait=seconds", "--wait SECONDS")
     if isinstance(error, StreamUnfinishedError):
         return str(error).replace("unfinished='resume'", "--unfinished resume").replace("'replace'", "replace")

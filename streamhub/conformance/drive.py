@@ -80,7 +80,7 @@ class Reading:
         self.chunks: list[Chunk] = []
         self.end: End | None = None
         self.attached: asyncio.Event = asyncio.Event()
-        self.task: asyncio.Task[None] = asyncio.create_task(self._read(hub, key, options))
+        self.task: asyncio.Task[list[Chunk]] = asyncio.create_task(self._read(hub, key, options))
 
     async def _read(self, hub: Hub, key: str, options: dict[str, Any]) -> list[Chunk]:
         async with hub.subscribe(key, **options) as subscription:

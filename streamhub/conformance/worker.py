@@ -31,7 +31,6 @@ class _Production:
     def __init__(self, hub: Hub, key: str, options: dict[str, Any]) -> None:
         self._opened: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
         self._orders: asyncio.Queue[tuple[str, Any, asyncio.Future[Any]] | None] = asyncio.Queue(1000)
-        self._history: list[bytes] = []
         self.task = asyncio.create_task(self._run(hub, key, options))
 
     async def opened(self) -> tuple[str, int]:

@@ -126,6 +126,11 @@ async def test_a_directory_is_not_a_file(tmp_path: Path) -> None:
         await SqliteBackend(f"sqlite:///{tmp_path}").connect()
 
 
+async def test_a_name_that_no_file_can_have_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be a file"):
+        await SqliteBackend(f"sqlite:///{tmp_path}/{'n' * 300}.db").connect()
+
+
 @pytest.mark.parametrize(("refused", "says"), [("folder", "keeps its log beside"), ("file", "change its permissions")])
 async def test_what_cannot_be_written_is_a_mistake_of_the_configuration(
     path: Path, monkeypatch: pytest.MonkeyPatch, refused: str, says: str

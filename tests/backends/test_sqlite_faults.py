@@ -234,6 +234,20 @@ async def test_a_damaged_file_is_told_of_and_never_yields_wrong_data(path: Path)
     await backend.aclose()
 
 
+async def test_a_file_that_was_emptied_by_hand_is_told_of(path: Path, connect: Connect) -> None:
+    backend = await connect("nudge_poll_seconds=0.02")
+    async with backend.store.changes() as feed:
+        query(path, "DELETE FROM file")
+        for call in CALLS.values():
+            with pytest.raises(BackendUnavailableError, match="was emptied"):
+                await call(backend)
+        with pytest.raises(BackendUnavailableError, match="was emptied"):
+            async with asyncio.timeout(20):
+                await anext(feed)
+    with pytest.raises(BackendUnavailableError, match="was emptied"):
+        await SqliteBackend(f"sqlite:///{path}").connect()
+
+
 async def test_a_file_system_without_shared_memory_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from streamhub_sqlite import connection
 

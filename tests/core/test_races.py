@@ -8,16 +8,25 @@ from contextlib import asynccontextmanager
 import pytest
 
 from streamhub import (
+    Append,
     BackendUnavailableError,
+    ConfigError,
     DataLostError,
     Hub,
     HubClosedError,
     HubSettings,
     LeaseLostError,
+    Page,
+    Retention,
+    Span,
+    StreamAbandonedError,
     StreamEndedError,
     open_backend,
 )
 from streamhub.conformance.faulty import Faults, faulty
+from streamhub.cursor import number_chunks
+from streamhub.feed import Feed
+from streamhub.reader import LoadedPage
 
 
 @pytest.fixture
@@ -261,3 +270,106 @@ async def test_metadata_nested_too_deeply_is_refused(backend, depth):
     async with _hub(backend) as hub:
         with pytest.raises(ValueError, match="nested deeper"):
             hub.produce("k", metadata=metadata)
+
+
+async def _abandoned(backend, key="k"):
+    lease = await backend.leases.acquire(key, owner="o", run="r", ttl_seconds=0.1)
+    retention = HubSettings().retention
+    await backend.store.open(key, lease.generation, owner="o", run="r", expect=None, resume=False, retention=retention)
+    await backend.store.append([Append(key, lease.generation, 1, (b"1", b"2"), b"nonce")])
+
+
+@pytest.mark.parametrize("when", ["behind", "later"])
+async def test_everyone_is_told_of_an_abandoned_run_not_only_those_who_wait_when_it_is_found(backend, when):
+    await _abandoned(backend)
+    async with _hub(backend, lease_seconds=0.3) as hub:
+        behind = hub.subscribe("k")  # keeps the feed
+        assert (await anext(behind)).text == "1"
+        async with asyncio.timeout(10):
+            with pytest.raises(StreamAbandonedError):
+                [chunk async for chunk in hub.subscribe("k")]
+            with pytest.raises(StreamAbandonedError):
+                [chunk async for chunk in (behind if when == "behind" else hub.subscribe("k"))]
+
+
+async def test_an_idle_run_lives_on_while_the_cancel_bus_is_down(backend):
+    faults = Faults()
+    broken = faulty(backend, faults)
+    settings = HubSettings(lease_seconds=0.3, unfinished_seconds=0.6, outage_seconds=60)
+    async with Hub(store=broken.store, leases=broken.leases, cancels=broken.cancels, settings=settings) as hub:
+        async with asyncio.timeout(20), hub.produce("k") as producer:
+            faults.fail("pending", times=float("inf"))
+            before = faults.calls["renew"]
+            await _until(lambda: faults.calls["renew"] >= before + 12)  # at 0.1 s each, twice the stream's life
+            await producer.send("1")
+        assert (await hub.info("k")).end.state == "completed"
+
+
+async def test_a_join_that_is_cancelled_late_does_not_take_the_topic_from_the_next_one(backend):
+    class SlowToCancel(_LateFeed):
+        async def follow(self, key):
+            try:
+                await asyncio.sleep(slow)
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.05)  # as a driver that cleans up
+                raise
+            await self._feed.follow(key)
+
+    class Store(_Around):
+        @asynccontextmanager
+        async def changes(self):
+            async with self._store.changes() as feed:
+                late = SlowToCancel(feed, opened)
+                late.follow = lambda key: SlowToCancel.follow(late, key)
+                yield late
+
+    slow, opened = 0.2, asyncio.Event()
+    opened.set()
+    async with _hub(backend, Store(backend.store)) as hub, hub.produce("k"):
+        first = asyncio.create_task(hub.subscribe("k").__aenter__())
+        await _until(lambda: "k" in hub._core.feeds._link._wanted and hub._core.feeds._link._wire is not None)
+        first.cancel()
+        await asyncio.sleep(0)
+        async with hub.subscribe("k"):
+            assert "k" in hub._core.feeds._link._wanted
+
+
+def test_an_old_page_is_not_spliced_into_a_resumed_history():
+    def load(spans, chunks, tail, after):
+        page = Page(run="r", attended=True, spans=spans, chunks=chunks, first=1, tail=tail, end=None, metadata={})
+        return LoadedPage(after, page, number_chunks(chunks, after + 1, spans))
+
+    before, since = (Span(1, 1),), (Span(1, 1), Span(2, 6))
+    feed = Feed("k", None, 10**6)
+    feed._absorb(load(before, (b"o1", b"o2", b"o3", b"o4", b"o5"), 5, 0))
+    feed._absorb(load(since, (b"n6", b"n7"), 7, 5))
+    feed._absorb(load(before, (b"o6", b"o7", b"o8"), 8, 5))  # read before the store went back
+    assert [chunk.data for chunk in feed.window.after(6)] == [b"n7"]
+
+
+async def test_a_source_with_aclose_is_closed_though_it_is_no_generator(backend):
+    class Source:
+        closed = False
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            begun.set()
+            await asyncio.sleep(600)
+
+        async def aclose(self):
+            self.closed = True
+
+    source, begun = Source(), asyncio.Event()
+    async with _hub(backend) as hub:
+        await hub.start("k", lambda _: source, run="r")
+        await begun.wait()
+        assert (await hub.cancel("k", run="r", wait=10)).state == "cancelled"
+        assert source.closed
+
+
+async def test_a_life_shorter_than_between_two_renewals_is_refused(backend):
+    async with _hub(backend, lease_seconds=15) as hub:
+        with pytest.raises(ConfigError, match="between two renewals"):
+            hub.produce("k", retention=Retention(unfinished_seconds=5))

@@ -126,6 +126,19 @@ async def test_a_lost_stream_is_opened_again_by_the_same_generation(hub, backend
     assert await _texts(hub) == ["a", "b"]
 
 
+async def test_a_run_whose_open_was_lost_is_opened_again_over_the_run_before(hub, backend):
+    async with hub.produce("k", run="old") as producer:
+        await producer.send("old")
+    snapshot = Snapshot(backend, "k")
+    async with hub.produce("k", run="new", metadata={"a": 1}) as producer:
+        await producer.send("1")
+        await producer.flush()
+        snapshot.restore()
+        await producer.send("2")
+    assert await _texts(hub) == ["1", "2"]
+    assert (await hub.info("k")).metadata == {"a": 1}
+
+
 async def test_what_the_producer_holds_no_more_is_data_lost(hub, backend, monkeypatch):
     monkeypatch.setattr(lane_module, "RESEND_BYTES", 10)
     with pytest.raises(DataLostError, match="went back to 1"):

@@ -6,20 +6,39 @@
 --       index of its last chunk; the same for an end alone
 --       nonce
 --       bytes of its chunks
---       record: its chunks, packed, and the nonce; empty for an end alone
---       hint: published with the record behind it; empty to publish nothing but that there is something
+--       hint: published with the records behind it; empty to publish nothing but that there is something
 --       channel's suffix
 --       end as JSON, or empty
 --       metadata as JSON, or empty
+--       then, for each record: index of its last chunk, record; none for an end alone
 -- Returns 1 if it is stored now, or was already; otherwise why not:
 --   {missing} {deleted} {expired} {format, found} {stale, generation} {behind, generation} {ended, end, run}
 --   {conflict, tail} {limit, name, value} {lost}
 -- Reads before it writes, and publishes last: an error on the way leaves nothing half done.
+
+-- Return a record as it is stored, with the nonce behind it (see entries.py).
+local function entry_of(record, nonce, attended)
+    if string.byte(record) ~= 0x84 then
+        return record .. nonce
+    elseif attended then
+        return record .. string.sub(nonce, 1, 4)
+    end
+    return '\136' .. string.sub(record, 2) .. nonce
+end
+
+-- Say whether an entry was stored with a nonce.
+local function carries(entry, nonce)
+    local length = string.byte(entry) == 0x84 and 4 or 8
+    return string.sub(entry, -length) == string.sub(nonce, 1, length)
+end
+
 local meta, log = KEYS[1], KEYS[2]
-local generation, before, last, nonce, size, record = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local generation, before, last, nonce, size = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local hint, suffix, finish, metadata = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local RECORDS = 10
 
 local found = redis.call('HMGET', meta,
-    'generation', 'state', 'tail', 'first', 'size', 'deadline', 'armed', 'retention', 'format')
+    'generation', 'state', 'tail', 'first', 'size', 'deadline', 'armed', 'retention', 'format', 'attended')
 local current, tail, first, armed = found[1], found[3], found[4], tonumber(found[7])
 if not current then
     return { 'missing' }
@@ -39,12 +58,12 @@ end
 
 if tail ~= before or state == 'ended' then
     local stored = redis.call('HMGET', meta, 'nonce', 'end', 'run')
-    local known = stored[1]
-    if known ~= nonce and record ~= '' then
+    local same = stored[1] == nonce
+    if not same and ARGV[RECORDS] then
         local entry = redis.call('XRANGE', log, string.format('%s-%.0f', generation, before + 1), '+', 'COUNT', 1)[1]
-        known = entry and string.sub(entry[2][2], -#nonce)
+        same = entry and carries(entry[2][2], nonce)
     end
-    if known == nonce then
+    if same then
         -- A write that changes nothing: WAIT counts only what was written on the same connection.
         redis.call('HSET', meta, 'generation', generation)
         return 1
@@ -55,7 +74,7 @@ if tail ~= before or state == 'ended' then
 end
 
 local kept = found[5] + size
-if record ~= '' then
+if ARGV[RECORDS] then
     if overflow == 'refuse' then
         if kept > max_bytes then
             return { 'limit', 'max_bytes', max_bytes }
@@ -63,33 +82,42 @@ if record ~= '' then
             return { 'limit', 'max_chunks', max_chunks }
         end
     end
-    local id = generation .. '-' .. last
-    if tonumber(first) <= tonumber(tail) then
-        if not redis.call('XADD', log, 'NOMKSTREAM', id, 'c', record) then
+    local empty = tonumber(first) > tonumber(tail)
+    for place = RECORDS, #ARGV, 2 do
+        local id, entry = generation .. '-' .. ARGV[place], entry_of(ARGV[place + 1], nonce, found[10] == '1')
+        if empty then
+            redis.call('XADD', log, id, 'c', entry)
+            redis.call('PEXPIREAT', log, armed)
+            empty = false
+        elseif not redis.call('XADD', log, 'NOMKSTREAM', id, 'c', entry) then
             return { 'lost' }
         end
-    else
-        redis.call('XADD', log, id, 'c', record)
-        redis.call('PEXPIREAT', log, armed)
     end
 end
 
-local deadline = now + (ARGV[9] == '' and unfinished or ended)
+local deadline = now + (finish == '' and unfinished or ended)
 redis.call('HSET', meta, 'tail', last, 'size', kept, 'deadline', deadline)
-if ARGV[9] ~= '' then
-    redis.call('HSET', meta, 'state', 'ended', 'end', ARGV[9], 'nonce', nonce, 'armed', deadline)
+if finish ~= '' then
+    redis.call('HSET', meta, 'state', 'ended', 'end', finish, 'nonce', nonce, 'armed', deadline)
     arm(meta, log, deadline, fence)
 elseif deadline > armed then
     armed = armed_for(deadline, unfinished)
     redis.call('HSET', meta, 'armed', armed)
     arm(meta, log, armed, fence)
 end
-if ARGV[10] ~= '' then
-    redis.call('HSET', meta, 'metadata', ARGV[10])
+if metadata ~= '' then
+    redis.call('HSET', meta, 'metadata', metadata)
 end
 if overflow == 'trim' and (kept > max_bytes or (max_chunks > 0 and last - first >= max_chunks)) then
     local edge, left = trim(log, tonumber(first), tonumber(last), kept, max_bytes, max_chunks)
     redis.call('HSET', meta, 'first', edge, 'size', left)
 end
-redis.call('PUBLISH', log .. ARGV[8], ARGV[7] == '' and '' or ARGV[7] .. record)
+if hint ~= '' then
+    hint = { hint }
+    for place = RECORDS + 1, #ARGV, 2 do
+        hint[#hint + 1] = ARGV[place]
+    end
+    hint = table.concat(hint)
+end
+redis.call('PUBLISH', log .. suffix, hint)
 return 1

@@ -9,13 +9,13 @@
 --       channel's suffix
 -- Returns {ok, now, {field, value, ...}} as stored; otherwise why not:
 --   {stale, generation} {deleted} {expired} {unexpected, generation, state} (empty: nothing stored)
---   {unfinished, run} {format, found}
+--   {unfinished, run} {format, found} {lost} (its log is gone, but not what describes it)
 local meta, log = KEYS[1], KEYS[2]
 local generation, owner, run, retention = ARGV[1], ARGV[2], ARGV[3], ARGV[9]
 local resume, attended = ARGV[6] == '1', ARGV[7]
 
 local found = redis.call('HMGET', meta,
-    'generation', 'owner', 'run', 'attended', 'spans', 'state', 'deadline', 'retention', 'format', 'tail')
+    'generation', 'owner', 'run', 'attended', 'spans', 'state', 'deadline', 'retention', 'format', 'first', 'tail')
 local current, state = found[1], nil
 local now = now_ms()
 if current then
@@ -29,12 +29,20 @@ if not state then
     current = nil
 end
 
+-- Say whether chunks are described of which nothing is there.
+local function damaged()
+    return tonumber(found[10]) <= tonumber(found[11]) and redis.call('XLEN', log) == 0
+end
+
 if current then
     if less(generation, current) or (generation == current and owner ~= found[2]) then
         return { 'stale', current }
     elseif generation == current then
         if state == 'deleted' or state == 'expired' then
             return { state }
+        end
+        if damaged() then
+            return { 'lost' }
         end
         -- A write that changes nothing: WAIT counts only what was written on the same connection.
         redis.call('HSET', meta, 'generation', generation)
@@ -48,11 +56,15 @@ if state == 'open' and found[4] == '1' and attended == '0' then
     return { 'unfinished', found[3] }
 end
 
+if resume and damaged() then
+    return { 'lost' }
+end
+
 local unfinished, _, fence = limits(retention)
 local deadline = now + unfinished
 local armed = armed_for(deadline, unfinished)
 if resume then
-    local spans = string.format('%s,%s-%.0f', found[5], generation, found[10] + 1)
+    local spans = string.format('%s,%s-%.0f', found[5], generation, found[11] + 1)
     redis.call('HSET', meta, 'generation', generation, 'owner', owner, 'attended', attended, 'spans', spans,
         'retention', retention, 'deadline', deadline, 'armed', armed)
 else

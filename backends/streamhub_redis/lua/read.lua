@@ -3,9 +3,9 @@
 -- KEYS  meta, log
 -- ARGV  index after which to begin
 --       how many chunks, and how many bytes, are enough
--- Returns {now, {field, value, ...}, index of the first record's last chunk, {record, ...}}; nil if nothing is stored.
---   Records are whole: the first may begin before the page, the last may reach beyond it. The index is 0 and there are
---   no records where there is nothing to read, -1 where there should be: the log is gone, but not what describes it.
+-- Returns {now, {field, value, ...}, index of the first entry's last chunk, {entry, ...}}; nil if nothing is stored.
+--   Entries are whole: the first may begin before the page, the last may reach beyond it. The index is 0 and there are
+--   no entries where there is nothing to read, -1 where there should be: the log is gone, but not what describes it.
 local meta, log = KEYS[1], KEYS[2]
 local next_index, max_chunks, max_bytes = ARGV[1] + 1, tonumber(ARGV[2]), tonumber(ARGV[3])
 local found = redis.call('HMGET', meta, 'state', 'deadline', 'retention', 'first', 'tail', 'size', 'spans', 'format')
@@ -25,18 +25,18 @@ for opened, start in string.gmatch(found[7], '(%d+)%-(%d+)') do
         generation = opened
     end
 end
--- Entries hold as many chunks as were flushed together: ask for about as many as the page has room for.
-local entries = math.max(redis.call('XLEN', log), 1)
-local wanted = math.min(max_chunks * entries / (tail - first + 1), max_bytes * entries / (size + 1))
+-- An entry holds what was flushed together: ask for about as many as the page has room for.
+local length = math.max(redis.call('XLEN', log), 1)
+local wanted = math.min(max_chunks * length / (tail - first + 1), max_bytes * length / (size + 1))
 local count = math.max(1, math.min(1024, math.ceil(wanted)))
 local from = string.format('%s-%.0f', generation, next_index)
-local records, head, taken, bytes = {}, nil, 0, 0
+local entries, head, taken, bytes = {}, nil, 0, 0
 repeat
     local page = redis.call('XRANGE', log, from, '+', 'COUNT', count)
-    for _, entry in ipairs(page) do
-        local record = entry[2][2]
-        records[#records + 1] = record
-        bytes = bytes + #record
+    for _, found_entry in ipairs(page) do
+        local entry = found_entry[2][2]
+        entries[#entries + 1] = entry
+        bytes = bytes + #entry
     end
     if page[1] then
         local newest = page[#page][1]
@@ -45,4 +45,4 @@ repeat
         from = '(' .. newest
     end
 until #page < count or taken >= max_chunks or bytes >= max_bytes
-return { now, fields, head or -1, records }
+return { now, fields, head or -1, entries }

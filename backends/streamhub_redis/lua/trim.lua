@@ -14,18 +14,29 @@ local function varint(record, at)
     end
 end
 
+-- Returns how many chunks an entry holds, and where their lengths begin; of a lone chunk, its length.
+local function table_of(entry)
+    local head = byte(entry)
+    if head == 0x84 or head == 0x88 then
+        return 1, nil, #entry - 1 - (head - 0x80)
+    end
+    return varint(entry, 2)
+end
+
 -- Returns the new first index and size.
 local function trim(log, first, last, size, max_bytes, max_chunks)
     local least = max_chunks > 0 and last - max_chunks + 1 or first
     local from, gone = '-', nil
     while first < last and (size > max_bytes or first < least) do
-        local entry = redis.call('XRANGE', log, from, '+', 'COUNT', 1)[1]
-        local id, record = entry[1], entry[2][2]
+        local oldest = redis.call('XRANGE', log, from, '+', 'COUNT', 1)[1]
+        local id, entry = oldest[1], oldest[2][2]
         local newest = tonumber(string.match(id, '%-(%d+)$'))
-        local count, at = varint(record, 2)
-        local index, length = newest - count + 1, nil
+        local count, at, length = table_of(entry)
+        local index = newest - count + 1
         while index <= newest and first < last and (size > max_bytes or first < least) do
-            length, at = varint(record, at)
+            if at then
+                length, at = varint(entry, at)
+            end
             if index == first then
                 size, first = size - length, first + 1
             end
