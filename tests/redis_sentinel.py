@@ -45,15 +45,10 @@ class SentinelSetup:
         """Start all, and wait until every replica has the data and the Sentinels could replace the master."""
         for server in self.servers:
             server.start()
-        wait_until(lambda: self._linked() == len(self.servers) - 1)
+        wait_until(lambda: _replicas_of(self.servers[0]) == len(self.servers) - 1)
         for sentinel in self.sentinels:
             sentinel.start()
         wait_until(self._agreed)
-
-    def _linked(self) -> int:
-        with self.servers[0].admin() as client:
-            facts = client.info("replication")
-        return sum(1 for name, fact in facts.items() if name.startswith("slave") and fact["state"] == "online")
 
     def _agreed(self) -> bool:
         for sentinel in self.sentinels:
@@ -67,7 +62,10 @@ class SentinelSetup:
     @property
     def master(self) -> RedisServer:
         """The server that the Sentinels name."""
-        with self.sentinels[0].admin() as client:
+        return self._named(self.sentinels[0])
+
+    def _named(self, sentinel: RedisServer) -> RedisServer:
+        with sentinel.admin() as client:
             _, port = client.sentinel_get_master_addr_by_name(SERVICE)
         return next(server for server in self.servers if server.port == int(port))
 
@@ -76,9 +74,28 @@ class SentinelSetup:
         master = self.master
         return [server for server in self.servers if server is not master]
 
+    def caught_up(self) -> bool:
+        """Say whether every replica has what the master has."""
+        with self.master.admin() as client:
+            facts = client.info("replication")
+        offset = facts["master_repl_offset"]
+        return all(fact["offset"] >= offset for name, fact in facts.items() if name.startswith("slave"))
+
+    def wait_for_replicas(self) -> None:
+        """Wait until every server but the master has its data, and the Sentinels know it."""
+        wait_until(lambda: _replicas_of(self.master) == len(self.servers) - 1)
+        wait_until(self._agreed)
+
+    def cut_replication(self) -> None:
+        """Let the replicas get nothing more of what the master stores from now on."""
+        with self.master.admin() as client:
+            client.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
+            client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+
     def wait_for_another(self, before: RedisServer) -> RedisServer:
-        """Wait until the Sentinels name another master than ``before``, and it takes writes."""
-        wait_until(lambda: self.master is not before and _is_master(self.master))
+        """Wait until every Sentinel names another master than ``before``, and it takes writes."""
+        wait_until(lambda: all(self._named(one) is not before for one in self.sentinels if one.running))
+        wait_until(lambda: _is_master(self.master))
         return self.master
 
     def fail_over(self) -> RedisServer:
@@ -100,6 +117,12 @@ class SentinelSetup:
         """Stop all, and remove the data."""
         for server in [*self.sentinels, *self.servers]:
             server.close()
+
+
+def _replicas_of(master: RedisServer) -> int:
+    with master.admin() as client:
+        facts = client.info("replication")
+    return sum(1 for name, fact in facts.items() if name.startswith("slave") and fact["state"] == "online")
 
 
 def _is_master(server: RedisServer) -> bool:

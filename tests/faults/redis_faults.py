@@ -97,6 +97,8 @@ async def work_under(
                     await soon(asyncio.gather(*(producer.flush() for producer in opened)), PATIENCE)
                     if disturbance is not None:
                         await soon(disturbance, PATIENCE)
+            assert disturbance is not None
+            await soon(disturbance, PATIENCE)
         for live in lives:
             assert_whole(await live.finished(PATIENCE), source)
     for key in keys:
