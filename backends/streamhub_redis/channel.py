@@ -7,7 +7,7 @@ caller ever owns the connection, so none can leave it in the middle of a reply.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from streamhub.errors import HubClosedError
 from streamhub_redis.dialling import Dial
@@ -32,13 +32,30 @@ class Channel:
     A task serves what was sent, while there is anything: what is sent meanwhile goes out together, next.
     """
 
-    def __init__(self, dial: Dial, *, where: str) -> None:
+    def __init__(self, dial: Dial, *, where: str, on_demoted: Callable[[], None]) -> None:
+        """Begin without a connection.
+
+        Args:
+            dial: opens one.
+            where: what messages call the server.
+            on_demoted: called when the server says that it is no master: connections to it are of no more use.
+        """
         self._dial = dial
+        self._on_demoted = on_demoted
         self._where = where
         self._waiting: list[_Batch] = []
         self._flying: list[_Batch] = []
         self._wire: Wire | None = None
         self._task: asyncio.Task[None] | None = None
+        self._leaving = False
+        self._closed = False
+
+    def leave(self) -> None:
+        """Connect anew before the next commands."""
+        self._leaving = True
+
+    def reopen(self) -> None:
+        """Take calls again after ``aclose``."""
         self._closed = False
 
     async def run(self, commands: Sequence[bytes]) -> list[Reply]:
@@ -73,12 +90,13 @@ class Channel:
                 await self._drop()
             self._flying = []
             if wire.demoted:
-                await self._drop()
+                self._on_demoted()
 
     async def _connected(self) -> Wire:
-        if self._wire is not None and await self._wire.stale():
+        if self._wire is not None and (self._leaving or await self._wire.stale()):
             # Nothing is awaited on it: nobody needs to know.
             await self._drop()
+        self._leaving = False
         if self._wire is None:
             self._wire = await self._dial()
         return self._wire

@@ -39,7 +39,8 @@ _LASTING = {
 }
 
 # 6.2 says what went wrong inside a script somewhere in a longer text; 7.0 and later begin with it.
-_INSIDE = re.compile(r"-(?P<code>[A-Z]{2,}) |(?P<noperm>ACL failure in script|can't run this command or subcommand)")
+_INSIDE = re.compile(r"@user_script: ?\d+: -?(?P<code>[A-Z]{2,}) ")
+_FORBIDDEN = ("ACL failure in script", "The user executing the script can't")
 
 
 def code_of(exc: ResponseError) -> str:
@@ -51,10 +52,10 @@ def code_of(exc: ResponseError) -> str:
     first = text.partition(" ")[0]
     if first in _PASSING or first in _LASTING:
         return first
+    if any(phrase in text for phrase in _FORBIDDEN):
+        return "NOPERM"
     inside = _INSIDE.search(text)
-    if inside is None:
-        return ""
-    return "NOPERM" if inside["noperm"] else inside["code"]
+    return "" if inside is None else inside["code"]
 
 
 def refusal(where: str, exc: ResponseError) -> StreamHubError:

@@ -148,9 +148,9 @@ class Listener:
     def _dispatch(self, message: Reply) -> None:
         if isinstance(message, ResponseError):
             raise message
-        # In RESP2, a connection without a channel answers PING with a plain PONG, one with channels with a list.
+        # Else it is a PONG: in RESP2 that of a connection with channels is an array of two, another's is plain.
         found = elements(message)
-        if found is not None:
+        if found is not None and len(found) == 3:
             kind, channel, content = found
             if kind == b"message":
                 self._on_message(channel, content)

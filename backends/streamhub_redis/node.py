@@ -46,11 +46,20 @@ class Node:
         self.where = where
         self._dial = dial
         self._channels: dict[Lane, Channel] = {
-            "write": Channel(dial, where=where),
-            "read": Channel(dial, where=where),
+            "write": Channel(dial, where=where, on_demoted=self._leave),
+            "read": Channel(dial, where=where, on_demoted=self._leave),
         }
         self._replicas = options.wait_replicas
         self._wait = pack(b"WAIT", b"%d" % options.wait_replicas, b"%d" % round(options.wait_seconds * 1000))
+
+    def _leave(self) -> None:
+        for channel in self._channels.values():
+            channel.leave()
+
+    def reopen(self) -> None:
+        """Take calls again after ``aclose``."""
+        for channel in self._channels.values():
+            channel.reopen()
 
     async def command(self, *args: bytes, lane: Lane = "read") -> Reply:
         """Run one command."""

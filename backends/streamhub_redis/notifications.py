@@ -36,6 +36,10 @@ class Notifications:
         self._wanted: dict[bytes, set[Subscriber]] = {}
         self._closed = False
 
+    def reopen(self) -> None:
+        """Take feeds again after ``aclose``."""
+        self._closed = False
+
     @asynccontextmanager
     async def joined(self, feed: Subscriber) -> AsyncGenerator[None]:
         """Let a feed receive what it subscribes to, inside the block."""

@@ -10,14 +10,14 @@ from streamhub_redis.resp import pack
 
 # What a script begins with is put in front of it: scripts cannot import.
 _PARTS = {
-    "open": ("clock", "integers", "stream"),
-    "append": ("clock", "integers", "stream", "trim"),
+    "open": ("clock", "integers", "stream", "master"),
+    "append": ("clock", "integers", "stream", "master", "trim"),
     "read": ("clock", "stream"),
-    "describe": ("clock", "stream"),
-    "delete": ("clock", "stream"),
-    "acquire": ("clock", "integers"),
-    "renew": ("clock",),
-    "release": ("clock",),
+    "describe": ("clock", "stream", "master"),
+    "delete": ("clock", "stream", "master"),
+    "acquire": ("clock", "integers", "master"),
+    "renew": ("clock", "master"),
+    "release": ("clock", "master"),
     "holder": ("clock",),
     "request": (),
 }

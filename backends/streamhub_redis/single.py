@@ -27,6 +27,7 @@ class SingleServer:
 
     async def connect(self) -> None:
         """Connect, see that the server is fit, and load all scripts."""
+        self._node.reopen()
         await prepare(self._node, clustered=False)
 
     async def run(self, requests: Sequence[Request], *, lane: Lane, replicated: bool = False) -> list[Answer]:

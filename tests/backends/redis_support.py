@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from redis_servers import RedisServer
@@ -25,7 +26,10 @@ ABILITIES = frozenset(
 
 
 class RedisHarness(Harness):
-    """A prefix for each case, on a server that the tests may do anything to."""
+    """A prefix for each case, on a server that the tests may do anything to.
+
+    The backend's user has no more rights than ``docs/backends/redis.md`` lists.
+    """
 
     capabilities = ABILITIES
 
@@ -33,7 +37,8 @@ class RedisHarness(Harness):
         super().__init__()
         self.server = server
         self.name = "redis"
-        self.url = f"{server.url}?prefix={self.token}&{options}"
+        self.store_prefix = f"streamhub:{self.token}"
+        self.url = f"{server.least_url}?prefix={self.store_prefix}&{options}"
 
     async def connect(self) -> RedisBackend:
         backend = RedisBackend(self.url or "")
@@ -42,7 +47,7 @@ class RedisHarness(Harness):
 
     def _keys(self) -> list[bytes]:
         with self.server.admin() as client:
-            return list(client.scan_iter(match=f"{self.token}:*", count=1000))
+            return list(client.scan_iter(match=f"{self.store_prefix}:*", count=1000))
 
     async def leftovers(self) -> int:
         return len(self._keys())
@@ -81,3 +86,24 @@ class RedisHarness(Harness):
     async def flush_caches(self) -> None:
         with self.server.admin() as client:
             client.script_flush()
+
+
+FLAVOURS = ("8.2", "6.2", "valkey")
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncGenerator[RedisBackend]:
+    """Connect to a URL inside the block."""
+    backend = RedisBackend(url)
+    await backend.connect()
+    try:
+        yield backend
+    finally:
+        await backend.aclose()
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = 15.0) -> None:
+    """Wait until something about a server is so."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)

@@ -13,7 +13,7 @@ local now = now_ms()
 local mine = false
 if now < expires and less(ARGV[5], current) then
     if found[2] ~= owner then
-        return { 0, current, found[3], expires - now }
+        return unwritten({ 0, current, found[3], expires - now })
     end
     mine = less(above, current)
 end

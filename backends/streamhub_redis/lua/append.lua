@@ -41,19 +41,19 @@ local found = redis.call('HMGET', meta,
     'generation', 'state', 'tail', 'first', 'size', 'deadline', 'armed', 'retention', 'format', 'attended')
 local current, tail, first, armed = found[1], found[3], found[4], tonumber(found[7])
 if not current then
-    return { 'missing' }
+    return unwritten({ 'missing' })
 end
 if found[9] ~= FORMAT then
-    return { 'format', found[9] }
+    return unwritten({ 'format', found[9] })
 end
 local now = now_ms()
 local unfinished, ended, fence, max_bytes, max_chunks, overflow = limits(found[8])
 local state = state_at(now, found[2], found[6], fence)
 if state ~= 'open' and state ~= 'ended' then
-    return { state or 'missing' }
+    return unwritten({ state or 'missing' })
 end
 if generation ~= current then
-    return { less(generation, current) and 'stale' or 'behind', current }
+    return unwritten({ less(generation, current) and 'stale' or 'behind', current })
 end
 
 if tail ~= before or state == 'ended' then
@@ -68,18 +68,18 @@ if tail ~= before or state == 'ended' then
         redis.call('HSET', meta, 'generation', generation)
         return 1
     elseif state == 'ended' then
-        return { 'ended', stored[2], stored[3] }
+        return unwritten({ 'ended', stored[2], stored[3] })
     end
-    return { 'conflict', tail }
+    return unwritten({ 'conflict', tail })
 end
 
 local kept = found[5] + size
 if ARGV[RECORDS] then
     if overflow == 'refuse' then
         if kept > max_bytes then
-            return { 'limit', 'max_bytes', max_bytes }
+            return unwritten({ 'limit', 'max_bytes', max_bytes })
         elseif max_chunks > 0 and tonumber(last) > max_chunks then
-            return { 'limit', 'max_chunks', max_chunks }
+            return unwritten({ 'limit', 'max_chunks', max_chunks })
         end
     end
     local empty = tonumber(first) > tonumber(tail)
@@ -90,11 +90,14 @@ if ARGV[RECORDS] then
             redis.call('PEXPIREAT', log, armed)
             empty = false
         elseif not redis.call('XADD', log, 'NOMKSTREAM', id, 'c', entry) then
-            return { 'lost' }
+            return unwritten({ 'lost' })
         end
     end
 end
 
+if not ARGV[RECORDS] then
+    write_anyway()
+end
 local deadline = now + (finish == '' and unfinished or ended)
 redis.call('HSET', meta, 'tail', last, 'size', kept, 'deadline', deadline)
 if finish ~= '' then

@@ -6,14 +6,14 @@
 local meta, log = KEYS[1], KEYS[2]
 local found = redis.call('HMGET', meta, 'state', 'deadline', 'retention', 'tail', 'format')
 if not found[1] then
-    return 0
+    return unwritten(0)
 end
 if found[5] ~= FORMAT then
-    return { 'format', found[5] }
+    return unwritten({ 'format', found[5] })
 end
 local now = now_ms()
 if found[1] == 'deleted' or now >= tonumber(found[2]) then
-    return 0
+    return unwritten(0)
 end
 local _, _, fence = limits(found[3])
 redis.call('UNLINK', log)

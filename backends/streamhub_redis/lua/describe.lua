@@ -10,6 +10,7 @@ if ARGV[1] == '1' then
     if found[5] == FORMAT and found[1] == 'open' and now < tonumber(found[2]) then
         local unfinished, _, fence = limits(found[4])
         local deadline = math.max(tonumber(found[2]), now + unfinished)
+        write_anyway()
         redis.call('HSET', meta, 'deadline', deadline)
         if deadline > tonumber(found[3]) then
             local armed = armed_for(deadline, unfinished)

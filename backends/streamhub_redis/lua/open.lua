@@ -20,7 +20,7 @@ local current, state = found[1], nil
 local now = now_ms()
 if current then
     if found[9] ~= FORMAT then
-        return { 'format', found[9] }
+        return unwritten({ 'format', found[9] })
     end
     local _, _, fence = limits(found[8])
     state = state_at(now, found[6], found[7], fence)
@@ -36,13 +36,13 @@ end
 
 if current then
     if less(generation, current) or (generation == current and owner ~= found[2]) then
-        return { 'stale', current }
+        return unwritten({ 'stale', current })
     elseif generation == current then
         if state == 'deleted' or state == 'expired' then
-            return { state }
+            return unwritten({ state })
         end
         if damaged() then
-            return { 'lost' }
+            return unwritten({ 'lost' })
         end
         -- A write that changes nothing: WAIT counts only what was written on the same connection.
         redis.call('HSET', meta, 'generation', generation)
@@ -50,14 +50,14 @@ if current then
     end
 end
 if (current or '') ~= ARGV[4] or (state or '') ~= ARGV[5] or (resume and (state ~= 'open' or run ~= found[3])) then
-    return { 'unexpected', current or '', state or '' }
+    return unwritten({ 'unexpected', current or '', state or '' })
 end
 if state == 'open' and found[4] == '1' and attended == '0' then
-    return { 'unfinished', found[3] }
+    return unwritten({ 'unfinished', found[3] })
 end
 
 if resume and damaged() then
-    return { 'lost' }
+    return unwritten({ 'lost' })
 end
 
 local unfinished, _, fence = limits(retention)
@@ -68,10 +68,12 @@ if resume then
     redis.call('HSET', meta, 'generation', generation, 'owner', owner, 'attended', attended, 'spans', spans,
         'retention', retention, 'deadline', deadline, 'armed', armed)
 else
-    redis.call('UNLINK', log, meta)
+    -- First, what needs memory: a server that has none left refuses it, and nothing is done.
     redis.call('HSET', meta, 'format', FORMAT, 'generation', generation, 'owner', owner, 'run', run,
         'attended', attended, 'spans', generation .. '-1', 'state', 'open', 'first', '1', 'tail', '0', 'size', '0',
         'retention', retention, 'deadline', deadline, 'armed', armed)
+    redis.call('HDEL', meta, 'end', 'nonce', 'metadata')
+    redis.call('UNLINK', log)
 end
 if ARGV[8] ~= '' then
     redis.call('HSET', meta, 'metadata', ARGV[8])

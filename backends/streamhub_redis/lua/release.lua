@@ -6,7 +6,7 @@
 local lease = KEYS[1]
 local found = redis.call('HMGET', lease, 'generation', 'owner')
 if found[1] ~= ARGV[1] or found[2] ~= ARGV[2] then
-    return 0
+    return unwritten(0)
 end
 local now = now_ms()
 -- The generation stays known until the clock has passed it.

@@ -7,8 +7,9 @@ local lease = KEYS[1]
 local found = redis.call('HMGET', lease, 'generation', 'owner', 'until')
 local now = now_ms()
 if found[1] ~= ARGV[1] or found[2] ~= ARGV[2] or now >= tonumber(found[3]) then
-    return 0
+    return unwritten(0)
 end
+write_anyway()
 local expires = now + tonumber(ARGV[3])
 local passed = math.min(tonumber(found[1]) + 1, now + 86400000)
 redis.call('HSET', lease, 'until', expires)
