@@ -168,5 +168,3 @@ def clustered(path: Path, *, masters: int = 3, config: Iterable[str] = ()) -> Ge
         yield cluster
     finally:
         cluster.close()
-
-

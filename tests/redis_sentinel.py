@@ -12,11 +12,19 @@ from redis_servers import RedisServer
 
 SERVICE = "streams"
 
-DOWN_AFTER_MS = 500
+DOWN_AFTER_MS = 1000  # much less, and a busy machine makes Sentinels take a living master for dead
 
 PATIENCE_SECONDS = 30.0
 
-_REPLICATION = ("repl-diskless-sync yes", "repl-diskless-sync-delay 0", "repl-timeout 5", "replica-priority 100")
+# A server that comes back empty, and that Sentinels take for the master, would empty all others.
+_REPLICATION = (
+    "appendonly yes",
+    "appendfsync everysec",
+    "repl-diskless-sync yes",
+    "repl-diskless-sync-delay 0",
+    "repl-timeout 5",
+    "replica-priority 100",
+)
 
 
 class SentinelSetup:
@@ -81,8 +89,13 @@ class SentinelSetup:
         offset = facts["master_repl_offset"]
         return all(fact["offset"] >= offset for name, fact in facts.items() if name.startswith("slave"))
 
-    def wait_for_replicas(self) -> None:
-        """Wait until every server but the master has its data, and the Sentinels know it."""
+    def repair(self) -> None:
+        """Let every server run; wait until all but the master have its data, and the Sentinels know them."""
+        for server in self.servers:
+            if server.running:
+                server.thaw()
+            else:
+                server.start()
         wait_until(lambda: _replicas_of(self.master) == len(self.servers) - 1)
         wait_until(self._agreed)
 

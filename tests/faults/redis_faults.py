@@ -19,6 +19,9 @@ ROUNDS = int(os.environ.get("STREAMHUB_FAULT_ROUNDS", "1"))
 
 FLAVOURS = ("8.2", "6.2", "valkey")
 
+GROUP_FLAVOURS = FLAVOURS if ROUNDS > 1 else FLAVOURS[:1]
+"""Of what Sentinels watch, and of clusters: they take seconds to start."""
+
 STEADY = {"lease_seconds": 600.0}
 """Settings of a hub whose leases outlive whatever happens to the server."""
 
@@ -83,7 +86,9 @@ async def work_under(
     hubs, source = list(following), words(chunks)
     async with AsyncExitStack() as readers:
         lives = [
-            await readers.enter_async_context(reading(hub, key, wait=PATIENCE, run="r1")) for hub in hubs for key in keys
+            await readers.enter_async_context(reading(hub, key, wait=PATIENCE, run="r1"))
+            for hub in hubs
+            for key in keys
         ]
         async with AsyncExitStack() as producers:
             opened = [await producers.enter_async_context(producing.produce(key, run="r1")) for key in keys]
@@ -126,5 +131,3 @@ def connections_of(server: RedisServer, name: str) -> int:
     """Count the connections of a client name."""
     with server.admin() as client:
         return sum(1 for found in client.client_list() if found["name"] == name)
-
-

@@ -476,7 +476,9 @@ async def test_work_goes_on_when_the_server_takes_writes_again(any_server: Redis
 
 
 @pytest.mark.parametrize(("any_server", "kind"), REFUSALS, indirect=["any_server"])
-async def test_a_server_that_takes_no_writes_for_long_is_told_as_unavailable(any_server: RedisServer, kind: str) -> None:
+async def test_a_server_that_takes_no_writes_for_long_is_told_as_unavailable(
+    any_server: RedisServer, kind: str
+) -> None:
     async with harness_on(any_server.url) as harness:
         here = await harness.hub(outage_seconds=0.3, **STEADY)
         key, source = harness.unique_key(), words(2)
