@@ -96,6 +96,18 @@ class Cluster:
                         return node
         raise LookupError(f"nobody owns slot {slot}")
 
+    def agreed(self, slot: int, owner: RedisServer, identity: str) -> bool:
+        """Say whether every node knows who owns a slot, and since which epoch: no old news can undo it any more."""
+        epochs: set[str] = set()
+        for node in self.nodes:
+            with node.admin(decode_responses=True) as client:
+                spans = client.execute_command("CLUSTER SLOTS")
+                known = client.execute_command("CLUSTER NODES")
+            epochs |= {str(facts["epoch"]) for facts in known.values() if facts["node_id"] == identity}
+            if not any(span[0] <= slot <= span[1] and int(span[2][1]) == owner.port for span in spans):
+                return False
+        return len(epochs) == 1
+
     def migration(self, name: bytes) -> Migration:
         """Return a move of the slot of a key's name to another node, not begun yet."""
         slot = key_slot(name)
@@ -126,7 +138,9 @@ class Migration:
     def keys(self) -> list[bytes]:
         """Return the keys of the slot that the source still has."""
         with self.source.admin() as source:
-            return sorted(source.execute_command("CLUSTER GETKEYSINSLOT", self.slot, 1000))
+            found = source.execute_command("CLUSTER GETKEYSINSLOT", self.slot, 1000)
+        # The client decodes them, unasked.
+        return sorted(name.encode() if isinstance(name, str) else name for name in found)
 
     def move(self, *keys: bytes) -> None:
         """Move keys, together."""
@@ -140,7 +154,7 @@ class Migration:
         for node in [self.target, self.source, *others]:
             with node.admin() as client:
                 client.execute_command("CLUSTER SETSLOT", self.slot, "NODE", name)
-        wait_until(lambda: self._cluster.owner(self.slot) is self.target)
+        wait_until(lambda: self._cluster.agreed(self.slot, self.target, name))
 
     def run(self) -> None:
         """Make the whole move."""
