@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import pytest
 import redis_servers
-from redis_servers import RedisServer
+from redis_servers import RedisCluster, RedisSentinels, RedisServer
 
 OPTIONAL = {
     # A harness says what its backend cannot do; the conformance plugin counts these, and checks the names.
@@ -50,3 +50,13 @@ def redis_binary(flavour: str) -> Path:
 def redis_server(flavour: str) -> RedisServer:
     """Return the session's Redis server of a flavour, or skip."""
     return redis_servers.SHARED.get(flavour, redis_binary(flavour))
+
+
+def redis_sentinels(flavour: str) -> RedisSentinels:
+    """Return the session's Redis master behind Sentinels, or skip."""
+    return redis_servers.SHARED.sentinels(flavour, redis_binary(flavour))
+
+
+def redis_cluster(flavour: str) -> RedisCluster:
+    """Return the session's Redis cluster of a flavour, or skip."""
+    return redis_servers.SHARED.cluster(flavour, redis_binary(flavour))

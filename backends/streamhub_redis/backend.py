@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from redis.exceptions import ResponseError
+
 from streamhub_redis.about import describe_server
 from streamhub_redis.cancels import RedisCancels
+from streamhub_redis.cluster import ClusterServer
 from streamhub_redis.context import Context
+from streamhub_redis.faults import refusal
 from streamhub_redis.leases import RedisLeases
 from streamhub_redis.names import Names
 from streamhub_redis.notifications import Notifications
+from streamhub_redis.server import Server
 from streamhub_redis.session import Session
 from streamhub_redis.single import SingleServer
 from streamhub_redis.store import RedisStore
@@ -30,7 +35,8 @@ class RedisBackend:
     def __init__(self, url: str) -> None:
         target, options = parse_url(url)
         self._where = target.where
-        self._server = SingleServer(target, options)
+        cluster = target.kind == "cluster"
+        self._server: Server = ClusterServer(target, options) if cluster else SingleServer(target, options)
         self._context = Context()
         self._notifications = Notifications(self._server, options, where=target.where)
         self._options = options
@@ -73,7 +79,9 @@ class RedisBackend:
         """Make one round trip to every server that holds keys."""
         self._context.check()
         for node in await self._server.masters():
-            await node.command(b"PING")
+            reply = await node.command(b"PING")
+            if isinstance(reply, ResponseError):
+                raise refusal(node.where, reply)
 
     async def about(self) -> Mapping[str, str]:
         """Say what this is, in words; what the user may not ask is unknown."""

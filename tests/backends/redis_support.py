@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 
-from redis_servers import RedisServer
+import redis
+from redis_servers import RedisCluster, RedisSentinels, RedisServer
 from streamhub_redis import RedisBackend
 
 from streamhub.conformance import Harness
@@ -33,9 +34,15 @@ class RedisHarness(Harness):
 
     capabilities = ABILITIES
 
-    def __init__(self, server: RedisServer, *, options: str = "timeout_seconds=2&connect_seconds=2") -> None:
+    def __init__(
+        self,
+        server: RedisServer | RedisCluster | RedisSentinels,
+        *,
+        options: str = "timeout_seconds=2&connect_seconds=2",
+    ) -> None:
         super().__init__()
         self.server = server
+        self.nodes = _masters(server)
         self.name = "redis"
         self.store_prefix = f"streamhub:{self.token}"
         self.url = f"{server.least_url}?prefix={self.store_prefix}&{options}"
@@ -45,47 +52,62 @@ class RedisHarness(Harness):
         await backend.connect()
         return backend
 
-    def _keys(self) -> list[bytes]:
-        with self.server.admin() as client:
-            return list(client.scan_iter(match=f"{self.store_prefix}:*", count=1000))
+    def _keys(self, client: redis.Redis) -> list[bytes]:
+        return list(client.scan_iter(match=f"{self.store_prefix}:*", count=1000))
+
+    def _admins(self) -> Iterator[redis.Redis]:
+        for node in self.nodes:
+            with node.admin() as client:
+                yield client
 
     async def leftovers(self) -> int:
-        return len(self._keys())
+        return sum(len(self._keys(client)) for client in self._admins())
 
     async def wipe(self) -> None:
-        keys = self._keys()
-        if keys:
-            with self.server.admin() as client:
-                client.delete(*keys)
+        for client in self._admins():
+            for key in self._keys(client):
+                client.delete(key)
 
     @asynccontextmanager
     async def paused(self) -> AsyncGenerator[None]:
-        self.server.freeze()
+        for node in self.nodes:
+            node.freeze()
         try:
             yield
         finally:
-            self.server.thaw()
+            for node in self.nodes:
+                node.thaw()
 
     @asynccontextmanager
     async def down(self) -> AsyncGenerator[None]:
-        self.server.stop()
+        for node in self.nodes:
+            node.stop()
         try:
             yield
         finally:
-            self.server.start()
+            for node in self.nodes:
+                node.start()
+            if isinstance(self.server, RedisCluster):
+                self.server.settle()
 
     async def kill_connections(self) -> None:
-        with self.server.admin() as client:
+        for client in self._admins():
             for kind in ("normal", "pubsub"):
                 client.client_kill_filter(_type=kind, skipme=True)
 
     async def kill_notifications(self) -> None:
-        with self.server.admin() as client:
+        for client in self._admins():
             client.client_kill_filter(_type="pubsub")
 
     async def flush_caches(self) -> None:
-        with self.server.admin() as client:
+        for client in self._admins():
             client.script_flush()
+
+
+def _masters(server: RedisServer | RedisCluster | RedisSentinels) -> list[RedisServer]:
+    if isinstance(server, RedisCluster):
+        return server.masters
+    return [server.master if isinstance(server, RedisSentinels) else server]
 
 
 FLAVOURS = ("8.2", "6.2", "valkey")

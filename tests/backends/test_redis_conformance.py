@@ -23,3 +23,13 @@ class TestRedis62(ConformanceSuite):
 class TestValkey(ConformanceSuite):
     def make_harness(self) -> RedisHarness:
         return RedisHarness(servers.redis_server("valkey"))
+
+
+class TestCluster82(ConformanceSuite):
+    def make_harness(self) -> RedisHarness:
+        return RedisHarness(servers.redis_cluster("8.2"))
+
+
+class TestSentinel82(ConformanceSuite):
+    def make_harness(self) -> RedisHarness:
+        return RedisHarness(servers.redis_sentinels("8.2"))
