@@ -104,11 +104,6 @@ class RedisServer:
         assert self._process is not None
         return self._process.pid
 
-    @property
-    def running(self) -> bool:
-        """True from start to stop, frozen or not."""
-        return self._process is not None
-
     def admin(self, **options: object) -> redis.Redis:
         """Return a client for looking into the server, beside the backend."""
         return redis.Redis(port=self.port, socket_timeout=10, **options)
