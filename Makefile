@@ -48,6 +48,7 @@ test: $(STAMP)
 # Larger volumes find rarer interleavings; so do further rounds.
 test-matrix: export STREAMHUB_MODEL_EXAMPLES ?= 2000
 test-matrix: export STREAMHUB_CHAOS_SEEDS ?= 100
+test-matrix: export STREAMHUB_FAULT_ROUNDS ?= 5
 test-matrix: $(STAMP)
 	for round in $$(seq $(ROUNDS)); do \
 		echo "round $$round of $(ROUNDS)"; \
