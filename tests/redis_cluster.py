@@ -3,75 +3,85 @@
 from __future__ import annotations
 
 import contextlib
-import random
-import socket
-import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 from redis.crc import key_slot
-from redis_servers import RedisServer, free_port
+from redis_servers import SHARED, RedisServer, least_privilege, wait_until
 
 SLOTS = 16384
 
-BUS_OFFSET = 10_000  # where a node's cluster bus listens, beside its port
-
-PATIENCE_SECONDS = 30.0
-
-
-def cluster_port() -> int:
-    """Return a free port whose bus port is free too."""
-    for _ in range(200):
-        port = free_port()
-        if port + BUS_OFFSET > 65535:
-            port = random.randrange(20_000, 30_000)
-        if all(_is_free(number) for number in (port, port + BUS_OFFSET)):
-            return port
-    raise RuntimeError("no free port below the cluster bus's")
-
-
-def _is_free(port: int) -> bool:
-    with contextlib.closing(socket.socket()) as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
 
 class Cluster:
-    """Masters that share the slots evenly."""
+    """Masters that share the slots evenly, and replicas that follow them in turn."""
 
-    def __init__(self, path: Path, *, masters: int = 3, config: Iterable[str] = ()) -> None:
+    def __init__(self, path: Path, *, masters: int = 3, replicas: int = 0, config: Iterable[str] = ()) -> None:
         """Prepare; ``config`` are lines for every node."""
         lines = ("cluster-enabled yes", "cluster-node-timeout 5000", "cluster-config-file nodes.conf", *config)
-        self.nodes = [RedisServer(path, config=lines, port=cluster_port()) for _ in range(masters)]
+        self.nodes = [RedisServer(path, config=lines) for _ in range(masters + replicas)]
+        self.masters, self.replicas = self.nodes[:masters], self.nodes[masters:]
+
+    @property
+    def hosts(self) -> str:
+        """Where the nodes are, as a URL has it."""
+        return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
 
     @property
     def url(self) -> str:
         """What the backend is given."""
-        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}"
+        return f"redis+cluster://{self.hosts}"
+
+    @property
+    def least_url(self) -> str:
+        """The same as the user of ``least_privilege``, where the nodes know it."""
+        return f"redis+cluster://streamhub:s3cret@{self.hosts}"
 
     def start(self) -> None:
-        """Start all, give out the slots, and wait until every node knows of all."""
-        for number, node in enumerate(self.nodes):
+        """Start all, give out the slots, and wait until every node knows of all, and every replica has its data."""
+        for node in self.nodes:
             node.start()
-            first = SLOTS * number // len(self.nodes)
-            last = SLOTS * (number + 1) // len(self.nodes) - 1
+        for number, node in enumerate(self.masters):
+            first = SLOTS * number // len(self.masters)
+            last = SLOTS * (number + 1) // len(self.masters) - 1
             with node.admin() as client:
                 client.execute_command("CLUSTER ADDSLOTS", *range(first, last + 1))
                 client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+        for number, node in enumerate(self.nodes):
+            with node.admin() as client:
                 for other in self.nodes[:number]:
                     client.execute_command("CLUSTER MEET", "127.0.0.1", other.port)
-        wait_until(self._complete)
+        wait_until(self.complete)
+        for number, node in enumerate(self.replicas):
+            master = self.identity(self.masters[number % len(self.masters)])
+            with node.admin() as client:
+                client.execute_command("CLUSTER REPLICATE", master)
+        wait_until(lambda: all(_follows(node) for node in self.replicas))
+        wait_until(lambda: all(self._knows_replicas(node) for node in self.nodes))
 
-    def _complete(self) -> bool:
+    def stop(self) -> None:
+        """Stop all nodes; their data stays."""
+        for node in self.nodes:
+            node.stop()
+
+    def restart(self) -> None:
+        """Start all again, and wait until they serve."""
+        for node in self.nodes:
+            node.start()
+        wait_until(self.complete)
+
+    def complete(self) -> bool:
+        """Say whether every node knows of all, and that every slot is served."""
         for node in self.nodes:
             facts = self._info(node)
             known = (facts["cluster_state"], facts["cluster_slots_ok"], facts["cluster_known_nodes"])
             if known != ("ok", str(SLOTS), str(len(self.nodes))):
                 return False
         return True
+
+    def _knows_replicas(self, node: RedisServer) -> bool:
+        with node.admin(decode_responses=True) as client:
+            known = client.execute_command("CLUSTER NODES").values()
+        return sum("slave" in facts["flags"] for facts in known) == len(self.replicas)
 
     @staticmethod
     def _info(node: RedisServer) -> dict[str, str]:
@@ -88,13 +98,21 @@ class Cluster:
             return str(client.execute_command("CLUSTER MYID"))
 
     def owner(self, slot: int) -> RedisServer:
-        """Return the node that says of itself that it owns a slot."""
+        """Return the node that says of itself that it owns a slot, once there is one."""
+        wait_until(lambda: self._owner(slot) is not None)
+        owner = self._owner(slot)
+        assert owner is not None
+        return owner
+
+    def _owner(self, slot: int) -> RedisServer | None:
         for node in self.nodes:
+            if not node.running:
+                continue
             with node.admin(decode_responses=True) as client:
                 for span in client.execute_command("CLUSTER SLOTS"):
                     if span[0] <= slot <= span[1] and int(span[2][1]) == node.port:
                         return node
-        raise LookupError(f"nobody owns slot {slot}")
+        return None
 
     def agreed(self, slot: int, owner: RedisServer, identity: str) -> bool:
         """Say whether every node knows who owns a slot, and since which epoch: no old news can undo it any more."""
@@ -112,13 +130,19 @@ class Cluster:
         """Return a move of the slot of a key's name to another node, not begun yet."""
         slot = key_slot(name)
         source = self.owner(slot)
-        target = next(node for node in self.nodes if node is not source)
+        target = next(node for node in self.masters if node is not source)
         return Migration(self, slot, source, target)
 
     def close(self) -> None:
         """Stop all, and remove the data."""
         for node in self.nodes:
             node.close()
+
+
+def _follows(node: RedisServer) -> bool:
+    with node.admin() as client:
+        facts = client.info("replication")
+    return facts["role"] == "slave" and facts["master_link_status"] == "up"
 
 
 class Migration:
@@ -164,21 +188,25 @@ class Migration:
         self.finish()
 
 
-def wait_until(fact: Callable[[], bool]) -> None:
-    """Ask until it is so, with a bound."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not fact():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {PATIENCE_SECONDS:g} s: {fact}")
-        time.sleep(0.02)
-
-
 @contextlib.contextmanager
-def clustered(path: Path, *, masters: int = 3, config: Iterable[str] = ()) -> Generator[Cluster]:
+def clustered(path: Path, *, masters: int = 3, replicas: int = 0, config: Iterable[str] = ()) -> Generator[Cluster]:
     """Run a cluster inside the block."""
-    cluster = Cluster(path, masters=masters, config=config)
+    cluster = Cluster(path, masters=masters, replicas=replicas, config=config)
     try:
         cluster.start()
         yield cluster
     finally:
         cluster.close()
+
+
+def shared(flavour: str, path: Path) -> Cluster:
+    """Return the session's cluster of a flavour, of three masters, to which tests may do anything."""
+
+    def start() -> Cluster:
+        cluster = Cluster(path, config=["appendonly yes", least_privilege()])
+        cluster.start()
+        return cluster
+
+    found = SHARED.get(Cluster, flavour, start)
+    assert found is not None
+    return found

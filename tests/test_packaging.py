@@ -160,15 +160,16 @@ def test_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) ->
     files = {name for name in wheel_files(wheel) if ".dist-info/" not in name}
 
     assert files == set(sources())
-    assert {name.partition("/")[0] for name in files} >= {"streamhub", "streamhub_memory", "streamhub_sqlite"}
+    assert {name.partition("/")[0] for name in files} >= set(PACKAGES)
 
 
 def test_wheel_holds_types_statements_and_licence_but_no_tests(wheel: Path) -> None:
     files = wheel_files(wheel)
 
-    for package in ("streamhub", "streamhub_memory", "streamhub_sqlite"):
+    for package in PACKAGES:
         assert f"{package}/py.typed" in files
     assert any(name.startswith("streamhub_sqlite/") and name.endswith(".sql") for name in files)
+    assert any(name.startswith("streamhub_redis/lua/") and name.endswith(".lua") for name in files)
     assert any(name.endswith("/licenses/LICENSE") for name in files)
     assert not [name for name in files if name.startswith(("tests", "test_", "backends", "docs", "benchmarks"))]
 
@@ -204,8 +205,10 @@ def test_wheel_declares_the_command_and_every_backend(wheel: Path) -> None:
         declared = archive.read(name).decode()
 
     assert "streamhub = streamhub.cli:main" in declared
-    for scheme in ("memory", "sqlite"):
+    for scheme in ("memory", "sqlite", "redis"):
         assert f"{scheme} = streamhub_{scheme}:" in declared
+    for scheme in ("rediss", "unix", "redis+sentinel", "redis+cluster"):
+        assert f"{scheme} = streamhub_redis:" in declared
     assert "pytest11" not in declared  # it would load streamhub into every user's test run
 
 

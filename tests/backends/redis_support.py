@@ -8,7 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import redis
-from redis_servers import ForeignServer, RedisCluster, RedisSentinels, RedisServer
+import servers
+from redis_cluster import Cluster
+from redis_sentinel import SentinelSetup
+from redis_servers import ForeignServer, RedisServer
 from streamhub_redis import RedisBackend
 
 from streamhub.conformance import Harness
@@ -38,7 +41,7 @@ class RedisHarness(Harness):
 
     def __init__(
         self,
-        server: RedisServer | ForeignServer | RedisCluster | RedisSentinels,
+        server: RedisServer | ForeignServer | Cluster | SentinelSetup,
         *,
         options: str = "timeout_seconds=2&connect_seconds=2",
     ) -> None:
@@ -88,10 +91,10 @@ class RedisHarness(Harness):
         try:
             yield
         finally:
-            for node in self.nodes:
-                node.start()
-            if isinstance(self.server, RedisCluster):
-                self.server.settle()
+            if isinstance(self.server, Cluster):
+                self.server.restart()
+            else:
+                self.nodes[0].start()
 
     async def kill_connections(self) -> None:
         for client in self._admins():
@@ -107,13 +110,16 @@ class RedisHarness(Harness):
             client.script_flush()
 
 
-def _masters(server: RedisServer | ForeignServer | RedisCluster | RedisSentinels) -> list[Any]:
-    if isinstance(server, RedisCluster):
+def _masters(server: RedisServer | ForeignServer | Cluster | SentinelSetup) -> list[Any]:
+    if isinstance(server, Cluster):
         return server.masters
-    return [server.master if isinstance(server, RedisSentinels) else server]
+    return [server.master if isinstance(server, SentinelSetup) else server]
 
 
 FLAVOURS = ("8.2", "6.2", "valkey")
+
+GROUP_FLAVOURS = FLAVOURS if servers.matrix() else FLAVOURS[:1]
+"""Of clusters, and of what Sentinels watch: they take seconds to start."""
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The conformance suite on Redis and Valkey."""
+"""The conformance suite on the newest Redis; test_redis_matrix.py has the others."""
 
 from __future__ import annotations
 
@@ -13,23 +13,3 @@ pytest_plugins = ["streamhub.conformance.plugin"]
 class TestRedis82(ConformanceSuite):
     def make_harness(self) -> RedisHarness:
         return RedisHarness(servers.any_redis_server("8.2"))
-
-
-class TestRedis62(ConformanceSuite):
-    def make_harness(self) -> RedisHarness:
-        return RedisHarness(servers.any_redis_server("6.2"))
-
-
-class TestValkey(ConformanceSuite):
-    def make_harness(self) -> RedisHarness:
-        return RedisHarness(servers.any_redis_server("valkey"))
-
-
-class TestCluster82(ConformanceSuite):
-    def make_harness(self) -> RedisHarness:
-        return RedisHarness(servers.redis_cluster("8.2"))
-
-
-class TestSentinel82(ConformanceSuite):
-    def make_harness(self) -> RedisHarness:
-        return RedisHarness(servers.redis_sentinels("8.2"))

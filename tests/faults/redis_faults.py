@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlencode
 
+import servers
 from redis_servers import RedisServer
 
 from streamhub import Chunk, Hub, StreamHubError
@@ -19,7 +20,7 @@ ROUNDS = int(os.environ.get("STREAMHUB_FAULT_ROUNDS", "1"))
 
 FLAVOURS = ("8.2", "6.2", "valkey")
 
-GROUP_FLAVOURS = FLAVOURS if ROUNDS > 1 else FLAVOURS[:1]
+GROUP_FLAVOURS = FLAVOURS if servers.matrix() else FLAVOURS[:1]
 """Of what Sentinels watch, and of clusters: they take seconds to start."""
 
 STEADY = {"lease_seconds": 600.0}

@@ -9,16 +9,14 @@ from collections.abc import Iterator
 import pytest
 import servers
 from redis_cluster import Cluster, Migration, clustered
-from redis_faults import GROUP_FLAVOURS, PATIENCE, ROUNDS, STEADY, assert_whole, harness_on, work_under
+from redis_faults import GROUP_FLAVOURS, PATIENCE, ROUNDS, STEADY, admin, assert_whole, harness_on, work_under
 
 from streamhub import BackendUnavailableError, ProducerCancelledError
 from streamhub.conformance.drive import UNPOLLED, data_of, produce_all, reading, replay, send_all, soon, words
 from streamhub.conformance.writer import Writer, acquire, append, described, read_all
 from streamhub.types import COMPLETED
 
-pytestmark = [
-    pytest.mark.timeout(120 * ROUNDS),
-]
+pytestmark = pytest.mark.timeout(120 * ROUNDS)
 
 
 @pytest.fixture(params=GROUP_FLAVOURS)
@@ -58,6 +56,8 @@ async def test_nothing_is_lost_or_doubled_while_slots_move(cluster: Cluster) -> 
             keys = [harness.unique_key() for _ in range(3)]
 
             async def move(_: int, keys: list[str] = keys) -> None:
+                for node in cluster.nodes:
+                    await admin(node, "SCRIPT", "FLUSH")
                 for key in keys:
                     await asyncio.to_thread(cluster.migration(log_name(key)).run)
 
@@ -122,3 +122,20 @@ async def test_a_node_that_is_killed_delays_only_its_own_streams(cluster: Cluste
         for key in (hit, spared):
             assert_whole(await replay(there, key), [*words(10), b"more"])
             assert (await described((await harness.make()).store, key)).end == COMPLETED
+
+
+@pytest.mark.parametrize("flavour", GROUP_FLAVOURS)
+async def test_nothing_is_lost_or_doubled_when_a_replica_takes_over_its_masters_slots(flavour: str) -> None:
+    config = ["appendonly yes", "cluster-node-timeout 1000", "cluster-replica-validity-factor 0"]
+    with clustered(servers.redis_binary(flavour), replicas=3, config=config) as cluster:
+        async with harness_on(cluster.url) as harness:
+            here, there = await harness.hub(**STEADY), await harness.hub(**UNPOLLED)
+            keys = [harness.unique_key() for _ in range(3)]
+            slot = cluster.migration(log_name(keys[0])).slot
+            dead = cluster.owner(slot)
+
+            async def fail_over(_: int) -> None:
+                dead.stop(signal.SIGKILL)
+                await asyncio.to_thread(cluster.owner, slot)
+
+            await work_under(fail_over, producing=here, following=[here, there], keys=keys, chunks=60, every=40)
