@@ -40,7 +40,7 @@ EXPECTED: dict[str, Counter[str]] = {
     "docs/backends/sqlite.md": Counter({"run": 1}),
     "docs/conformance.md": Counter({"not run": 4}),
     "docs/orphan-worker.md": Counter({"run": 3, "output": 1}),
-    "docs/tutorial.md": Counter({"run": 26, "output": 22}),
+    "docs/tutorial.md": Counter({"run": 25, "output": 21}),
     "docs/write-a-backend.md": Counter({"excerpt": 22, "not run": 1}),
 }
 

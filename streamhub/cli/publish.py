@@ -38,6 +38,8 @@ async def _publish(args: Namespace) -> int:
         async with hub_of(args) as hub:
             await _produce(hub, args, report)
     except ProducerCancelledError as exc:
+        if not report.producing:  # cancelled before it began
+            output.fail(output.explain(exc))
         report.finish("cancelled", reason=exc.reason, requested_by=exc.requested_by)
         return status.CANCELLED
     except StreamFailure as exc:
