@@ -19,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGES = ("streamhub", "streamhub_memory", "streamhub_sqlite", "streamhub_redis")
 PIP = "pip==23.2.1"  # the oldest that must work
 
 pytestmark = pytest.mark.timeout(90)
@@ -235,6 +236,13 @@ def test_installed_command_works_by_name_and_as_a_module(with_wheel: Python) -> 
     assert with_wheel.streamhub("--version").strip() == version
     assert with_wheel.run("-m", "streamhub", "--version").strip() == version
     assert with_wheel.streamhub("--url", "sqlite:///used.db", "doctor").startswith("FACT")
+
+
+def test_installed_wheel_names_what_a_backend_needs(with_wheel: Python) -> None:
+    said = with_wheel.run("-c", "from streamhub import ConfigError, Hub\ntry:\n    Hub.from_url('redis://localhost')\n"
+                          "except ConfigError as exc:\n    print(exc)")  # fmt: skip
+
+    assert "pip install 'streamhub-py[redis]'" in said
 
 
 def test_import_needs_nothing_but_the_standard_library(with_wheel: Python) -> None:
