@@ -105,8 +105,9 @@ class Lane:
 
     @property
     def full(self) -> bool:
-        """True while more is buffered than is allowed."""
-        return self._pending_bytes + self._flying_bytes >= self._max_buffer_bytes
+        """True while more is buffered than is allowed; chunks of one byte count for what they cost in memory."""
+        overhead = CHUNK_OVERHEAD_BYTES * (self.sent - self.durable)
+        return self._pending_bytes + self._flying_bytes + overhead >= self._max_buffer_bytes
 
     def put_metadata(self, metadata: Metadata) -> None:
         """Queue metadata, to be stored with the next chunk or the end."""

@@ -85,7 +85,7 @@ def _import(entry: EntryPoint) -> Callable[[str], Backend]:
     except ImportError as exc:
         missing = (exc.name or "").partition(".")[0]
         if missing in _EXTRAS:
-            command = f"pip install 'streamhub-py[{_EXTRAS[missing]}]'"
+            problem = f"needs {missing!r}; install it with: pip install 'streamhub-py[{_EXTRAS[missing]}]'"
         else:
-            command = f"pip install {missing or entry.value}"
-        raise BackendNotInstalledError(f"{entry.name}:// needs {missing!r}; install it with: {command}") from exc
+            problem = f"cannot be imported from {entry.value!r}: {exc}"
+        raise BackendNotInstalledError(f"{entry.name}:// {problem}") from exc

@@ -29,7 +29,8 @@ class HubSettings:
         drain_seconds: how long ``drain`` lets producers finish.
         on_interrupt: what a drained or cancelled producer leaves: ``fail`` or ``handover``.
         max_chunk_bytes: size limit of one chunk.
-        max_buffer_bytes: how much a producer may have sent beyond what is durable before ``send`` waits.
+        max_buffer_bytes: how much a producer may have sent beyond what is durable before ``send`` waits; a chunk
+            counts for 48 bytes more than it has, as it does in memory.
         window_bytes: how many recent bytes of a followed stream are kept decoded for its live subscribers.
         unfinished_seconds, ended_seconds, fence_seconds, max_bytes, max_chunks, overflow: see ``Retention``.
     """

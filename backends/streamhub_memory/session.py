@@ -6,13 +6,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from streamhub.errors import BackendUnavailableError
+from streamhub.errors import HubClosedError
 from streamhub_memory.mailbox import Mailbox
 from streamhub_memory.namespace import REGISTRY, Namespace
 
 
 class Session:
-    """A namespace while the backend is connected; ``BackendUnavailableError`` before and after."""
+    """A namespace while the backend is connected; ``HubClosedError`` before and after."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -24,7 +24,7 @@ class Session:
     def namespace(self) -> Namespace:
         """The namespace, while connected."""
         if self._namespace is None:
-            raise BackendUnavailableError(f"memory backend is {self._state}")
+            raise HubClosedError(f"the memory backend is {self._state}")
         return self._namespace
 
     def open(self) -> None:

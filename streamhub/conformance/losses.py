@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from streamhub import (
     Backend,
@@ -32,8 +32,18 @@ from streamhub.conformance.waiting import PATIENCE_SECONDS, eventually
 from streamhub.conformance.writer import described, read_all
 from streamhub.types import COMPLETED
 
-Scenario: TypeAlias = Callable[[Hub, str, Backend], Coroutine[Any, Any, None]]
-"""Uses a hub whose backend fails, and judges by another connection what came of it."""
+
+class Scene(NamedTuple):
+    """A hub whose backend fails as ``faults`` say, a key of its own, and another connection to judge by."""
+
+    hub: Hub
+    key: str
+    judge: Backend
+    faults: Faults
+
+
+Scenario: TypeAlias = Callable[[Scene], Coroutine[Any, Any, None]]
+"""Uses the hub, and judges what came of it."""
 
 
 class LossTests(ContractTests):
@@ -82,7 +92,7 @@ async def _lose_each_in_turn(harness: Harness, scenario: Scenario) -> set[str]:
     """Run a scenario once for each call it makes, that call failing or its reply being lost; return their names."""
     backend, judge = await harness.make(), await harness.make()
     calm = Faults()
-    await soon(scenario(await harness.hub(faulty(backend, calm)), harness.unique_key(), judge))
+    await soon(scenario(Scene(await harness.hub(faulty(backend, calm)), harness.unique_key(), judge, calm)))
     turns = asyncio.Semaphore(16)
 
     async def run(call: str, nth: int, way: str) -> None:
@@ -92,7 +102,7 @@ async def _lose_each_in_turn(harness: Harness, scenario: Scenario) -> set[str]:
             getattr(faults, way)(call)
             try:
                 hub = await harness.hub(faulty(backend, faults))
-                await soon(scenario(hub, harness.unique_key(), judge))
+                await soon(scenario(Scene(hub, harness.unique_key(), judge, faults)))
             except Exception as exc:
                 raise AssertionError(f"{way} of {call} number {nth}: {exc!r}") from exc
 
@@ -104,7 +114,8 @@ async def _lose_each_in_turn(harness: Harness, scenario: Scenario) -> set[str]:
     return set(calm.calls)
 
 
-async def _produce(hub: Hub, key: str, judge: Backend) -> None:
+async def _produce(scene: Scene) -> None:
+    hub, key, judge, _ = scene
     await produce_all(hub, key, words(3), run="r1", flush_each=True)
     await _assert_stored(judge, key, words(3), COMPLETED)
     info = await described(judge.store, key)
@@ -112,7 +123,8 @@ async def _produce(hub: Hub, key: str, judge: Backend) -> None:
     await _assert_free(judge, key)
 
 
-async def _renew(hub: Hub, key: str, judge: Backend) -> None:
+async def _renew(scene: Scene) -> None:
+    hub, key, judge, _ = scene
     async with hub.produce(key, run="r1") as producer:
         await send_all(producer, [b"a"])
         await asyncio.sleep(2.5 * (hub.settings.lease_seconds or 0.0))
@@ -120,7 +132,8 @@ async def _renew(hub: Hub, key: str, judge: Backend) -> None:
     await _assert_stored(judge, key, [b"a", b"b"], COMPLETED)
 
 
-async def _resume(hub: Hub, key: str, judge: Backend) -> None:
+async def _resume(scene: Scene) -> None:
+    hub, key, judge, _ = scene
     await leave_released(judge, key, words(2))
     async with hub.produce(key, run="r1", unfinished="resume") as producer:
         assert [chunk.data async for chunk in producer.history()] == words(2)
@@ -130,7 +143,8 @@ async def _resume(hub: Hub, key: str, judge: Backend) -> None:
     await _assert_free(judge, key)
 
 
-async def _start(hub: Hub, key: str, judge: Backend) -> None:
+async def _start(scene: Scene) -> None:
+    hub, key, judge, _ = scene
     calls: list[str] = []
 
     async def source(producer: Producer) -> AsyncIterator[bytes]:
@@ -150,12 +164,12 @@ async def _start(hub: Hub, key: str, judge: Backend) -> None:
     await _assert_free(judge, key)
 
 
-async def _subscribe(hub: Hub, key: str, judge: Backend) -> None:
+async def _subscribe(scene: Scene) -> None:
+    hub, key, judge, faults = scene
     _, writer = await leave_unfinished(judge, key, [b"1"], lease_seconds=600.0)
     async with reading(hub, key) as live:
         await live.has(1)
-        # Long enough for a poll.
-        await asyncio.sleep(0.3)
+        await eventually(lambda: _polled(faults))
         for number in (b"2", b"3"):
             await writer.append(number)
             await live.has(int(number))
@@ -165,7 +179,12 @@ async def _subscribe(hub: Hub, key: str, judge: Backend) -> None:
     assert indexes_of(chunks) == [1, 2, 3, 4]
 
 
-async def _cancel_dead(hub: Hub, key: str, judge: Backend) -> None:
+async def _polled(faults: Faults) -> bool:
+    return faults.calls["holders"] > 0
+
+
+async def _cancel_dead(scene: Scene) -> None:
+    hub, key, judge, _ = scene
     await leave_released(judge, key, words(2))
     result = await hub.cancel(key, reason="user", wait=PATIENCE_SECONDS)
     end = End(state="cancelled", reason="user")
@@ -174,7 +193,8 @@ async def _cancel_dead(hub: Hub, key: str, judge: Backend) -> None:
     await _assert_free(judge, key)
 
 
-async def _cancel_live(hub: Hub, key: str, judge: Backend) -> None:
+async def _cancel_live(scene: Scene) -> None:
+    hub, key, judge, _ = scene
     stalled = Stalled(hub, key, run="r1")
     await stalled.ready()
     result = await hub.cancel(key, run="r1", reason="user", wait=PATIENCE_SECONDS)

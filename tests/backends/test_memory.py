@@ -12,7 +12,7 @@ import pytest
 from streamhub_memory import MemoryBackend
 from streamhub_memory.mailbox import MAX_PENDING
 
-from streamhub.errors import BackendUnavailableError, ConfigError, DataLostError
+from streamhub.errors import BackendUnavailableError, ConfigError, DataLostError, HubClosedError
 from streamhub.types import COMPLETED, Append, Appended, Change, Read, Retention, RunRef, StreamInfo
 
 RETENTION = Retention()
@@ -168,7 +168,7 @@ def test_a_url_with_more_than_a_name_is_refused(url: str) -> None:
 
 async def test_every_call_is_refused_unless_connected(name: str) -> None:
     backend = MemoryBackend(f"memory://{name}")
-    with pytest.raises(BackendUnavailableError, match="not connected"):
+    with pytest.raises(HubClosedError, match="not connected"):
         await backend.ping()
     await backend.connect()
     await backend.ping()
@@ -196,7 +196,7 @@ async def test_every_call_is_refused_unless_connected(name: str) -> None:
         backend.cancels.requests().__aenter__,
     ]
     for call in calls:
-        with pytest.raises(BackendUnavailableError, match="memory backend is closed"):
+        with pytest.raises(HubClosedError, match="memory backend is closed"):
             await call()
 
 

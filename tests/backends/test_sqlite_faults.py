@@ -18,6 +18,7 @@ from streamhub_sqlite import SqliteBackend, SqliteOptions, contents
 from streamhub_sqlite.clock import HostClock
 from streamhub_sqlite.transaction import Writing
 
+from streamhub.conformance.waiting import settle
 from streamhub.errors import BackendUnavailableError, ConfigError, StaleGenerationError
 from streamhub.types import COMPLETED, Append, Appended, Lease, Read, Retention, RunRef
 
@@ -139,9 +140,13 @@ async def test_a_connection_attempt_during_a_lock_fails_in_time(path: Path, conn
 
 async def test_writes_wait_for_a_lock_that_passes(path: Path, connect: Connect) -> None:
     backend = await connect()
+    attempts: list[str] = []
+    await in_writer(backend, lambda writing: writing.connection.set_trace_callback(attempts.append))
     with locked(path):
         waiting = asyncio.ensure_future(open_run(backend))
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            while attempts.count("BEGIN IMMEDIATE") < 3:
+                await asyncio.sleep(0.001)
         assert not waiting.done()
     await waiting
 
@@ -150,16 +155,10 @@ async def test_calls_that_queue_up_share_a_transaction(path: Path, connect: Conn
     backend = await connect()
     infos = [await open_run(backend, f"k{number}") for number in range(20)]
     statements: list[str] = []
-    with locked(path):
-        calls = [asyncio.ensure_future(backend.store.append([append_of(info, 1, b"x")])) for info in infos]
-        # The first one may be alone in waiting for the lock.
-        calls[0].add_done_callback(lambda _: None)
-        await asyncio.sleep(0.02)
-    await asyncio.gather(*calls)
     await in_writer(backend, lambda writing: writing.connection.set_trace_callback(statements.append))
     with locked(path):
-        calls = [asyncio.ensure_future(backend.store.append([append_of(info, 2, b"x")])) for info in infos]
-        await asyncio.sleep(0.02)
+        calls = [asyncio.ensure_future(backend.store.append([append_of(info, 1, b"x")])) for info in infos]
+        await settle()
     await asyncio.gather(*calls)
     await in_writer(backend, lambda writing: writing.connection.set_trace_callback(None))
     assert statements.count("COMMIT") <= 2
@@ -181,7 +180,7 @@ async def test_a_call_that_breaks_its_transaction_harms_no_other(path: Path, con
         before = asyncio.ensure_future(backend.store.append([append_of(info, 1, b"before")]))
         breaking = [asyncio.ensure_future(in_writer(backend, each)) for each in (broken, refused_late)]
         after = asyncio.ensure_future(backend.store.append([append_of(info, 2, b"after")]))
-        await asyncio.sleep(0.02)
+        await settle()
     assert (await before, await after) == ([Appended(1)], [Appended(2)])
     outcomes = await asyncio.gather(*breaking, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError, StaleGenerationError]

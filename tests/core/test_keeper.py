@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from streamhub import Hub, HubSettings, LeaseLostError, open_backend
+from streamhub import Hub, HubSettings, LeaseLostError, StaleGenerationError, StreamFailure, open_backend
 from streamhub.conformance.faulty import Faults, faulty
 from streamhub.keeper import HeldLease
 from streamhub.types import Lease
@@ -80,3 +80,37 @@ def test_the_deadline_counts_from_the_sending_of_the_renewal():
     held.renewed(time.monotonic())
     with pytest.raises(LeaseLostError):  # lost is lost: its producer has been told
         held.check()
+
+
+@pytest.mark.parametrize("size", [1, 5_000])
+async def test_what_waits_to_be_stored_is_bounded_however_small_the_chunks_are(size):
+    """A million chunks of one byte would keep a store busy for longer than a lease lasts."""
+    faults, most = Faults(), SETTINGS.max_buffer_bytes // (size + 48) + 1
+    async with open_backend("memory://keeper-4") as backend, _hub(faulty(backend, faults)) as hub:
+        async with hub.produce("k") as producer:
+            held, sent = faults.pause("append"), 0
+
+            async def send_forever():
+                nonlocal sent
+                while True:
+                    await producer.send(b"x" * size)
+                    sent += 1
+
+            sending = asyncio.create_task(send_forever())
+            await held.reached.wait()
+            for _ in range(most):
+                await asyncio.sleep(0)
+            # The chunk that found the buffer full waits in its call.
+            assert sent == most - 1
+            sending.cancel()
+            held.resume()
+
+
+async def test_what_leaves_the_block_says_that_its_end_was_not_stored():
+    faults = Faults()
+    async with open_backend("memory://keeper-5") as backend, _hub(faulty(backend, faults)) as hub:
+        with pytest.raises(StreamFailure) as caught:
+            async with hub.produce("k"):
+                faults.fail("append", error=StaleGenerationError("k", generation=1, current=2))
+                raise StreamFailure("no", code="model_failed")
+        assert "was not stored" in caught.value.__notes__[0]

@@ -1,0 +1,136 @@
+"""One connection that many tasks share: what they send together is written together, and answered in order.
+
+A caller that is cancelled leaves its commands to themselves: they are sent, or not, and their replies are dropped. No
+caller ever owns the connection, so none can leave it in the middle of a reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from streamhub.errors import HubClosedError
+from streamhub_redis.dialling import Dial
+from streamhub_redis.faults import convert
+from streamhub_redis.pair import end_task
+from streamhub_redis.wire import Reply, Wire
+
+
+class _Batch:
+    """The commands of one call."""
+
+    __slots__ = ("commands", "future")
+
+    def __init__(self, commands: Sequence[bytes], future: asyncio.Future[list[Reply]]) -> None:
+        self.commands = commands
+        self.future = future
+
+
+class Channel:
+    """Keeps one connection to where ``dial`` leads, opened when it is needed.
+
+    A task serves what was sent, while there is anything: what is sent meanwhile goes out together, next.
+    """
+
+    def __init__(self, dial: Dial, *, where: str, timeout_seconds: float, on_demoted: Callable[[], None]) -> None:
+        """Begin without a connection.
+
+        Args:
+            dial: opens one.
+            where: what messages call the server.
+            timeout_seconds: how long the server may take for each call.
+            on_demoted: called when the server says that it is no master: connections to it are of no more use.
+        """
+        self._dial = dial
+        self._timeout_seconds = timeout_seconds
+        self._on_demoted = on_demoted
+        self._where = where
+        self._waiting: list[_Batch] = []
+        self._flying: list[_Batch] = []
+        self._wire: Wire | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._leaving = False
+        self._closed = False
+
+    def leave(self) -> None:
+        """Connect anew before the next commands."""
+        self._leaving = True
+
+    def reopen(self) -> None:
+        """Take calls again after ``aclose``."""
+        self._closed = False
+
+    async def run(self, commands: Sequence[bytes]) -> list[Reply]:
+        """Send packed commands, together, and return their replies; a refusal is a reply, not raised.
+
+        Raises:
+            BackendUnavailableError: the connection broke, or could not be made; commands may have been executed.
+            ConfigError: the server refused the credentials.
+        """
+        if self._closed:
+            raise HubClosedError("the redis backend is closed")
+        batch = _Batch(commands, asyncio.get_running_loop().create_future())
+        self._waiting.append(batch)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._serve(), name="redis channel")
+        return await batch.future
+
+    async def _serve(self) -> None:
+        while self._waiting:
+            try:
+                wire = await self._connected()
+            except Exception as exc:  # noqa: BLE001 - converted, for each caller
+                self._flying, self._waiting = self._waiting, []
+                self._fail(exc)
+                continue
+            self._flying = [batch for batch in self._waiting if not batch.future.cancelled()]
+            self._waiting = []
+            try:
+                await self._exchange(wire, self._flying)
+            except Exception as exc:  # noqa: BLE001 - converted, for each caller
+                self._fail(exc)
+                await self._drop()
+            self._flying = []
+            if wire.demoted:
+                self._on_demoted()
+
+    async def _connected(self) -> Wire:
+        if self._wire is not None and (self._leaving or await self._wire.stale()):
+            # Nothing is awaited on it: nobody needs to know.
+            await self._drop()
+        self._leaving = False
+        if self._wire is None:
+            self._wire = await self._dial()
+        return self._wire
+
+    async def _exchange(self, wire: Wire, batches: Sequence[_Batch]) -> None:
+        clock = asyncio.get_running_loop().time
+        async with asyncio.timeout(self._timeout_seconds) as limit:
+            await wire.send([command for batch in batches for command in batch.commands])
+            for batch in batches:
+                replies = [await wire.receive() for _ in batch.commands]
+                if not batch.future.done():
+                    batch.future.set_result(replies)
+                limit.reschedule(clock() + self._timeout_seconds)
+
+    async def _drop(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            await wire.drop()
+
+    def _fail(self, exc: Exception) -> None:
+        for batch in self._flying:
+            if not batch.future.done():
+                # An error of its own for each: it is raised, and grows a traceback, in another task.
+                batch.future.set_exception(convert(self._where, exc))
+
+    async def aclose(self) -> None:
+        """Close the connection; calls that wait raise ``HubClosedError``."""
+        self._closed = True
+        if self._task is not None:
+            await end_task(self._task)
+        for batch in [*self._flying, *self._waiting]:
+            if not batch.future.done():
+                batch.future.set_exception(HubClosedError("the redis backend was closed"))
+        self._flying, self._waiting = [], []
+        await self._drop()

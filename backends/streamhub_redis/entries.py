@@ -1,0 +1,100 @@
+"""Entries of a log: the chunks of one append, or a part of many, and a short form of the append's nonce.
+
+A record is what a client sends and a channel carries; an entry is a record with the nonce behind it::
+
+    0x84, the chunk, 4 bytes of nonce                one chunk of an attended run
+    0x88, the chunk, 8 bytes of nonce                one chunk where many writers share the generation
+    packed chunks (streamhub.records), 8 bytes       anything else
+
+The nonce is a hash of the append's. It decides only whether an append that finds its place taken is the one that took
+it. A lone chunk of an attended run gets four bytes, because there they are a fifth of all that a token costs, and only
+a store that went back, or a lost reply, makes such a conflict at all: one of 2**32 would be mistaken for a retry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from itertools import accumulate
+
+from streamhub.records import pack_chunks, unpack_chunks
+
+NONCE_BYTES = 8
+
+# One record holds no more, so that a page never has to fetch much that it does not want.
+_MOST_CHUNKS = 1024
+_MOST_BYTES = 64 * 1024
+
+_LONE = b"\x84"
+_LONE_HEADS = {0x84: 4, 0x88: 8}
+
+
+def short_nonce(nonce: bytes) -> bytes:
+    """Return what is stored of a nonce, at most."""
+    return blake2b(nonce, digest_size=NONCE_BYTES).digest()
+
+
+def records_of(chunks: Sequence[bytes], size_bytes: int) -> list[tuple[int, bytes]]:
+    """Write chunks as records; each with how many chunks it ends after."""
+    if len(chunks) <= _MOST_CHUNKS and size_bytes <= _MOST_BYTES:
+        return [(len(chunks), _record(chunks))] if chunks else []
+    return [(stop, _record(chunks[start:stop])) for start, stop in _parts(chunks)]
+
+
+def _record(chunks: Sequence[bytes]) -> bytes:
+    return _LONE + chunks[0] if len(chunks) == 1 else pack_chunks(chunks)
+
+
+def _parts(chunks: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    start = size = 0
+    for place, chunk in enumerate(chunks):
+        size += len(chunk)
+        if place > start and (place - start >= _MOST_CHUNKS or size > _MOST_BYTES):
+            yield start, place
+            start, size = place, len(chunk)
+    yield start, len(chunks)
+
+
+def chunks_of_record(record: bytes) -> list[bytes]:
+    """Return the chunks of a record.
+
+    Raises:
+        UnsupportedFormatError: a later release wrote it, or it is damaged.
+    """
+    return [record[1:]] if record[:1] == _LONE else unpack_chunks(record)
+
+
+def chunks_of_entry(entry: bytes) -> list[bytes]:
+    """Return the chunks of an entry.
+
+    Raises:
+        UnsupportedFormatError: a later release wrote it, or it is damaged.
+    """
+    nonce = _LONE_HEADS.get(entry[0])
+    return unpack_chunks(entry[:-NONCE_BYTES]) if nonce is None else [entry[1:-nonce]]
+
+
+def page_of(entries: Sequence[bytes], first: int, newest: int, *, max_chunks: int, max_bytes: int) -> tuple[bytes, ...]:
+    """Return the chunks of entries from an index on, up to either bound, but at least one.
+
+    Args:
+        entries: contiguous, whole.
+        first: index of the first chunk wanted, in the first entry.
+        newest: index of the first entry's last chunk.
+        max_chunks: how many are enough.
+        max_bytes: how many bytes are enough.
+
+    Raises:
+        UnsupportedFormatError: a later release wrote an entry, or it is damaged.
+    """
+    if not entries:
+        return ()
+    chunks = chunks_of_entry(entries[0])
+    del chunks[: first - newest - 1 + len(chunks)]
+    for entry in entries[1:]:
+        chunks += chunks_of_entry(entry)
+    del chunks[max(max_chunks, 1) :]
+    if sum(map(len, chunks)) > max_bytes:
+        sizes = accumulate(map(len, chunks))
+        del chunks[max(1, sum(1 for size in sizes if size <= max_bytes)) :]
+    return tuple(chunks)

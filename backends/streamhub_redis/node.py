@@ -1,0 +1,137 @@
+"""One server process: a connection for writing and one for reading, its scripts, and its replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+from redis.exceptions import ResponseError
+
+from streamhub.errors import BackendUnavailableError
+from streamhub_redis.channel import Channel
+from streamhub_redis.dialling import Dial
+from streamhub_redis.faults import code_of
+from streamhub_redis.options import RedisOptions
+from streamhub_redis.resp import pack
+from streamhub_redis.scripts import Script
+from streamhub_redis.wire import Reply, Wire
+
+Lane: TypeAlias = Literal["write", "read"]
+"""Which connection a call takes: large pages do not keep appends, leases and cancels waiting."""
+
+_ASKING = pack(b"ASKING")
+_PING = pack(b"PING")
+
+# How often a script is loaded for one call: more means that the server drops it again at once.
+_LOADS = 2
+
+
+class Request(NamedTuple):
+    """One command.
+
+    Attributes:
+        route: a key that says which node of a cluster it is for.
+        command: packed.
+        script: what it runs, to be loaded if the server does not have it.
+    """
+
+    route: bytes
+    command: bytes
+    script: Script | None = None
+
+
+class Node:
+    """A server and the connections to it."""
+
+    def __init__(self, dial: Dial, options: RedisOptions, *, where: str) -> None:
+        self.where = where
+        self._dial = dial
+        self._channels: dict[Lane, Channel] = {"write": self._channel(options), "read": self._channel(options)}
+        self._replicas = options.wait_replicas
+        self._wait = pack(b"WAIT", b"%d" % options.wait_replicas, b"%d" % round(options.wait_seconds * 1000))
+
+    def _channel(self, options: RedisOptions) -> Channel:
+        return Channel(self._dial, where=self.where, timeout_seconds=options.timeout_seconds, on_demoted=self._leave)
+
+    def _leave(self) -> None:
+        for channel in self._channels.values():
+            channel.leave()
+
+    def reopen(self) -> None:
+        """Take calls again after ``aclose``."""
+        for channel in self._channels.values():
+            channel.reopen()
+
+    async def command(self, *args: bytes, lane: Lane = "read") -> Reply:
+        """Run one command."""
+        return (await self._channels[lane].run([pack(*args)]))[0]
+
+    async def run(
+        self, requests: Sequence[Request], *, lane: Lane, storing: bool = False, asking: bool = False
+    ) -> list[Reply]:
+        """Run requests in order; replies are raw, refusals among them.
+
+        Args:
+            requests: what to run.
+            lane: over which connection.
+            storing: they store and publish: a reply that too few replicas confirm is replaced by
+                ``BackendUnavailableError``, and subscribers are told first.
+            asking: say that the slot is being moved here.
+        """
+        replies = await self._send(requests, lane=lane, storing=storing, asking=asking)
+        for _ in range(_LOADS):
+            places = [place for place, reply in enumerate(replies) if _forgotten(reply)]
+            if not places:
+                break
+            again = [requests[place] for place in places]
+            await self.load({request.script for request in again if request.script is not None}, lane=lane)
+            answered = await self._send(again, lane=lane, storing=storing, asking=asking)
+            for place, reply in zip(places, answered, strict=True):
+                replies[place] = reply
+        return replies
+
+    async def load(self, scripts: Collection[Script], *, lane: Lane = "write") -> list[Reply]:
+        """Let the server keep scripts."""
+        return await self._channels[lane].run([script.load for script in scripts])
+
+    async def _send(self, requests: Sequence[Request], *, lane: Lane, storing: bool, asking: bool) -> list[Reply]:
+        commands = [request.command for request in requests]
+        if asking:
+            commands = [part for command in commands for part in (_ASKING, command)]
+        if storing:
+            # A server answers its clients in the reverse order of their first replies. One reply before the scripts' is
+            # all it takes for those who listen to be told before this process is: a fifth of their latency.
+            commands.insert(0, _PING)
+        waiting = storing and self._replicas > 0
+        if waiting:
+            commands.append(self._wait)
+        replies = await self._channels[lane].run(commands)
+        confirmed = replies.pop() if waiting else None
+        if storing:
+            del replies[0]
+        if asking:
+            replies = replies[1::2]
+        return self._confirm(replies, confirmed) if waiting else replies
+
+    def _confirm(self, replies: list[Reply], confirmed: Reply) -> list[Reply]:
+        if isinstance(confirmed, int) and confirmed >= self._replicas:
+            return replies
+        return [reply if isinstance(reply, ResponseError) else self._unconfirmed(confirmed) for reply in replies]
+
+    def _unconfirmed(self, confirmed: Reply) -> BackendUnavailableError:
+        return BackendUnavailableError(
+            f"{self.where} stored it, but {confirmed} of wait_replicas={self._replicas} replicas confirmed it in time"
+        )
+
+    async def listener(self) -> Wire:
+        """Open a connection of its own; raises the driver's errors."""
+        return await self._dial()
+
+    async def aclose(self) -> None:
+        """Close the shared connections."""
+        for channel in self._channels.values():
+            await channel.aclose()
+
+
+def _forgotten(reply: Reply) -> bool:
+    return isinstance(reply, ResponseError) and code_of(reply) == "NOSCRIPT"

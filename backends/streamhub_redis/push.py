@@ -1,0 +1,55 @@
+"""What is published with a change: the append itself, where it is small enough.
+
+::
+
+    1 <generation> <first index> <lengths of the records, by comma> <end as JSON, or nothing>\\n<records>
+
+An empty message says only that there is something new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamhub.errors import StreamHubError
+from streamhub.records import decode_end
+from streamhub.types import Append
+from streamhub_redis.entries import chunks_of_record
+
+_VERSION = b"1"
+
+
+def write_hint(item: Append, records: Sequence[tuple[int, bytes]], end: bytes, *, max_bytes: int) -> bytes:
+    """Write what stands before the records; empty where a reader must read the stream itself."""
+    if item.metadata is not None or sum(len(record) for _, record in records) + len(end) > max_bytes:
+        return b""
+    lengths = b",".join([b"%d" % len(record) for _, record in records])
+    return b"1 %d %d %b %b\n" % (item.generation, item.first, lengths, end)
+
+
+def read_hint(key: str, message: bytes) -> Append | None:
+    """Read a message; None if it does not say what was appended, or says it in a later release's format."""
+    head, _, records = message.partition(b"\n")
+    if not head.startswith(_VERSION + b" "):
+        return None
+    _, generation, first, lengths, end = head.split(b" ", 4)
+    try:
+        chunks = _chunks(lengths, records)
+        ended = decode_end(end) if end else None
+    except StreamHubError:
+        # A format of a later release: the reader will meet it, and raise it where it belongs.
+        return None
+    return Append(key, int(generation), int(first), chunks, b"", end=ended)
+
+
+def _chunks(lengths: bytes, records: bytes) -> tuple[bytes, ...]:
+    if not lengths:
+        return ()
+    if b"," not in lengths:
+        return tuple(chunks_of_record(records))
+    chunks: list[bytes] = []
+    start = 0
+    for length in map(int, lengths.split(b",")):
+        chunks += chunks_of_record(records[start : start + length])
+        start += length
+    return tuple(chunks)

@@ -1,0 +1,77 @@
+"""Read and describe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamhub.errors import (
+    StreamDeletedError,
+    StreamExpiredError,
+    StreamHubError,
+    StreamNotFoundError,
+)
+from streamhub.types import Page, Read, StreamInfo
+from streamhub_redis.answers import log_lost
+from streamhub_redis.entries import page_of
+from streamhub_redis.node import Request
+from streamhub_redis.scripts import DESCRIBE, READ
+from streamhub_redis.server import Answer
+from streamhub_redis.session import Session
+from streamhub_redis.stored import Stored
+
+
+async def read(session: Session, reads: Sequence[Read]) -> list[Page | StreamHubError]:
+    """Read pages; see ``StreamStore.read``."""
+    answers = await session.ask([_request(session, item) for item in reads], lane="read")
+    return [_result(item, answer) for item, answer in zip(reads, answers, strict=True)]
+
+
+def _request(session: Session, item: Read) -> Request:
+    keys = session.names.stream(item.key)
+    command = READ.call(keys, b"%d" % item.after_index, b"%d" % item.max_chunks, b"%d" % item.max_bytes)
+    return Request(keys.meta, command, READ)
+
+
+def _result(item: Read, answer: Answer) -> Page | StreamHubError:
+    if isinstance(answer, StreamHubError):
+        return answer
+    try:
+        return _page(item, answer)
+    except StreamHubError as exc:
+        return exc.with_traceback(None)
+
+
+def _page(item: Read, answer: Answer) -> Page:
+    if answer is None:
+        raise StreamNotFoundError(item.key)
+    now_ms, fields, newest, entries = answer
+    stored = Stored(now_ms, fields)
+    if stored.state is None:
+        raise StreamNotFoundError(item.key)
+    if stored.state == "deleted":
+        raise StreamDeletedError(item.key)
+    if stored.state == "expired":
+        raise StreamExpiredError(item.key)
+    if newest < 0:
+        raise log_lost(item.key)
+    chunks = page_of(entries, item.after_index + 1, newest, max_chunks=item.max_chunks, max_bytes=item.max_bytes)
+    return Page(
+        run=stored.run,
+        attended=stored.attended,
+        spans=stored.spans,
+        chunks=chunks,
+        first=stored.first,
+        tail=stored.tail,
+        end=stored.end,
+        metadata=stored.metadata,
+    )
+
+
+async def describe(session: Session, keys: Sequence[str], *, touch: bool) -> list[StreamInfo | None]:
+    """Describe streams; see ``StreamStore.describe``."""
+    requests: list[Request] = []
+    for key in keys:
+        names = session.names.stream(key)
+        requests.append(Request(names.meta, DESCRIBE.call(names, b"%d" % touch), DESCRIBE))
+    answers = await session.tell(requests, lane="write" if touch else "read")
+    return [None if answer is None else Stored(*answer).info(key) for key, answer in zip(keys, answers, strict=True)]

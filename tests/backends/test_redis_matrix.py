@@ -1,0 +1,30 @@
+"""The conformance suite on the oldest Redis, on Valkey, on a cluster, and through Sentinels."""
+
+from __future__ import annotations
+
+import servers
+from redis_support import RedisHarness
+
+from streamhub.conformance import ConformanceSuite
+
+pytest_plugins = ["streamhub.conformance.plugin"]
+
+
+class TestRedis62(ConformanceSuite):
+    def make_harness(self) -> RedisHarness:
+        return RedisHarness(servers.any_redis_server("6.2"))
+
+
+class TestValkey(ConformanceSuite):
+    def make_harness(self) -> RedisHarness:
+        return RedisHarness(servers.any_redis_server("valkey"))
+
+
+class TestCluster82(ConformanceSuite):
+    def make_harness(self) -> RedisHarness:
+        return RedisHarness(servers.redis_cluster("8.2"))
+
+
+class TestSentinel82(ConformanceSuite):
+    def make_harness(self) -> RedisHarness:
+        return RedisHarness(servers.redis_sentinels("8.2"))
