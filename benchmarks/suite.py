@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from benchmarks import attach, baseline, cancel, fanout, latency, replay, takeover, throughput
+from benchmarks import attach, baseline, cancel, fanout, latency, processes, replay, takeover, throughput
 from benchmarks.figures import Figure
 from benchmarks.peers import Caller, start_process
 from benchmarks.places import EMBEDDED, Place, clean, fresh_place
@@ -16,6 +16,7 @@ Measure = Callable[[Place, Scale], Awaitable[list[Figure]]]
 
 BENCHMARKS: dict[str, Measure] = {
     "throughput": throughput.measure,
+    "processes": processes.measure,
     "latency": latency.measure,
     "replay": replay.measure,
     "fanout": fanout.measure,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = {"throughput", "latency", "replay", "fanout", "attach", "takeover", "cancel", "baseline"}
+BENCHMARKS = {"throughput", "latency", "replay", "fanout", "attach", "takeover", "cancel", "baseline", "processes"}
 BACKENDS = {"memory", "sqlite"}
 
 
@@ -30,8 +30,9 @@ def test_a_quick_run_measures_everything_on_both_embedded_backends(tmp_path: Pat
     assert report["failures"] == []
     assert {"python", "cpu", "sqlite", "load average", "load average at the end"} <= set(report["environment"])
     measured = {(figure["backend"], figure["benchmark"]) for figure in report["figures"]}
-    # memory:// is not shared by processes: there is nobody to take over from.
-    assert measured == {(backend, name) for backend in BACKENDS for name in BENCHMARKS} - {("memory", "takeover")}
+    # memory:// is not shared by processes: there is nobody to take over from, or to produce beside.
+    alone = {("memory", "takeover"), ("memory", "processes")}
+    assert measured == {(backend, name) for backend in BACKENDS for name in BENCHMARKS} - alone
     for figure in report["figures"]:
         assert figure["min"] <= figure["median"] <= figure["max"], figure
         assert (figure["floor"] is None) == (figure["share"] is None) or figure["median"] == 0, figure

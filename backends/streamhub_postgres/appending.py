@@ -22,7 +22,7 @@ _ATTEMPTS = 20
 _STATEMENT_BYTES = 32 * 1024 * 1024
 
 # Errors of what was sent, not of the server's state: classes of SQLSTATE.
-_OF_DATA = ("22", "23", "54")
+_OF_DATA = ("22", "23")
 
 Answer = Appended | StreamHubError
 

@@ -32,7 +32,7 @@ class Ear:
     """One listening connection.
 
     Attributes:
-        hearing: whether the last probe was heard. Until the first one was, somebody has to look.
+        hearing: whether the last probe was heard, None before the first. Until one was, somebody has to look.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Ear:
             opened: set once what is notified from now on will be heard, if anything is.
             on_payload: called with each notification.
         """
-        self.hearing = False
+        self.hearing: bool | None = None
         self._target = target
         self._options = options
         self._channel = channel
@@ -97,25 +97,25 @@ class Ear:
         raise BackendUnavailableError(f"{self._target.where}: the connection for notifications has ended")
 
     async def _test(self) -> None:
-        nonce, arrived = secrets.token_hex(8), asyncio.Event()
-        self._probe = (nonce, arrived)
+        probe, arrived = write_probe(secrets.token_hex(8)), asyncio.Event()
+        self._probe = (probe, arrived)
         try:
-            await self._lane.run(lambda wire: wire.fetch(_PROBE, self._channel, write_probe(nonce)))
+            await self._lane.run(lambda wire: wire.fetch(_PROBE, self._channel, probe))
         except BackendUnavailableError:
             return  # it may not have been sent: nothing is known
         await _first(arrived, _PROBE_SECONDS, self._ended)
         if self.hearing and not arrived.is_set():
             raise BackendUnavailableError(f"{self._target.where}: the connection for notifications is deaf")
-        if not self.hearing and not arrived.is_set():
+        if self.hearing is None and not arrived.is_set():
             logger.warning("%s: notifications do not arrive: looking instead", self._target.where)
         self.hearing = arrived.is_set()
 
     def _heard(self, _driver: object, _pid: int, _channel: str, payload: str) -> None:
         self._on_payload(payload)
 
-    def probed(self, nonce: str) -> None:
+    def probed(self, payload: str) -> None:
         """Take note of a probe, perhaps of another process's."""
-        if self._probe is not None and self._probe[0] == nonce:
+        if self._probe is not None and self._probe[0] == payload:
             self._probe[1].set()
 
 

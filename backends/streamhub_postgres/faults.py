@@ -21,6 +21,7 @@ _PASSING = {
     "25P02": "a transaction was left broken",
     "40": "it undid the statement",
     "53": "it is short of resources",
+    "54000": "a limit of the server's is reached, perhaps that of its queue of notifications",
     "55P03": "somebody holds a lock for too long",
     "57": "it was told to stop the statement or the connection, or is starting or stopping",
     "58": "its system has failed",
@@ -57,6 +58,11 @@ def is_undone(exc: BaseException) -> bool:
 def is_forgotten(exc: BaseException) -> bool:
     """Say whether a prepared statement is not valid any more; it was not executed."""
     return code_of(exc) in _FORGOTTEN
+
+
+def is_full(exc: BaseException) -> bool:
+    """Say whether the server's queue of notifications may be full."""
+    return code_of(exc) == "54000"
 
 
 def is_unsent(exc: BaseException) -> bool:

@@ -23,6 +23,7 @@ from streamhub.records import decode_end, unpack_chunks
 from streamhub.types import Append, CancelRequest, RunRef
 
 VERSION = "1 "
+PROBE = f"{VERSION}p"
 
 _SAID_VERSION = 1
 _TOPIC_LETTERS = 16
@@ -77,7 +78,7 @@ def read_request(ref: RunRef, packed: str) -> CancelRequest | None:
 
 def write_probe(nonce: str) -> str:
     """Write the notification with which a listener tests itself."""
-    return f"{VERSION}p{nonce}"
+    return PROBE + nonce
 
 
 def read_append(key: str, facts: str) -> Append | None:

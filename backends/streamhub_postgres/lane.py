@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from streamhub.errors import HubClosedError
-from streamhub_postgres.faults import convert, is_fatal, is_forgotten, is_undone, is_unsent
+from streamhub_postgres.faults import convert, is_fatal, is_forgotten, is_full, is_undone, is_unsent
 from streamhub_postgres.wire import Wire
 
 T = TypeVar("T")
@@ -91,6 +91,9 @@ class Lane:
             except BaseException as exc:
                 if is_fatal(exc) or not isinstance(exc, Exception):
                     self._drop()
+                if is_full(exc):
+                    # Nothing else makes the server look whether whoever was in the way has gone.
+                    await wire.fetch("SELECT pg_notification_queue_usage()")
                 if is_forgotten(exc):
                     wire.forget()
                 elif not is_undone(exc) and not is_unsent(exc):

@@ -62,11 +62,9 @@ class Reading:
 
     async def keys(self, prefix: str) -> AsyncIterator[str]:
         """Yield keys in order, some at a time; see ``StreamStore.keys``."""
-        after: str | None = None
+        query, place = self._queries["keys_from"], prefix
         while True:
-            rows = await self._session.fetch(
-                self._session.reading, self._queries["keys"], prefix, after, _KEYS_PER_CALL
-            )
+            rows = await self._session.fetch(self._session.reading, query, place, _KEYS_PER_CALL)
             for key, is_there in rows:
                 if not key.startswith(prefix):
                     return
@@ -74,7 +72,7 @@ class Reading:
                     yield key
             if len(rows) < _KEYS_PER_CALL:
                 return
-            after = rows[-1][0]
+            query, place = self._queries["keys_after"], rows[-1][0]
 
 
 def _page(item: Read, columns: Sequence[Any], firsts: Sequence[int], records: Sequence[bytes]) -> Page:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import servers
-from postgres_servers import PostgresServer
+from postgres_servers import QUICK, PostgresServer, started
 from postgres_support import TABLES, PostgresHarness, connected
 from streamhub_postgres import PostgresBackend
 from streamhub_postgres.heads import read_append, read_request, stream_topic, write_request, write_said
@@ -21,6 +22,7 @@ from streamhub.conformance.drive import produce_all, soon
 from streamhub.conformance.waiting import eventually
 from streamhub.conformance.writer import Writer, append, described, read, read_all
 from streamhub.errors import (
+    BackendUnavailableError,
     LeaseHeldError,
     OffsetConflictError,
     StreamEndedError,
@@ -473,3 +475,65 @@ def test_tables_are_the_schemas() -> None:
     script = PostgresBackend.setup_sql("x")
     made = set(re.findall(r'CREATE TABLE (?:IF NOT EXISTS )?"x"\.(\w+)', script))
     assert made == {*TABLES, "migration", "counter"}
+
+
+async def test_a_look_that_is_refused_ends_the_feed(server: PostgresServer) -> None:
+    """What looks instead of listening is not allowed to read any more: nobody is left waiting."""
+    async with PostgresHarness(server, options="notify=off") as harness:
+        backend = await harness.connect_kept()
+        async with backend.store.changes() as feed, asyncio.timeout(20):
+            await feed.follow(harness.unique_key())
+            hints = aiter(feed)
+            async with harness.admin() as admin:
+                await admin.execute(f'REVOKE SELECT ON "{harness.schema}".stream FROM streamhub_app')
+            with pytest.raises(StreamHubError, match="permission denied"):
+                while True:
+                    await anext(hints)
+
+
+async def test_a_queue_of_notifications_that_is_full_is_an_outage(server: PostgresServer) -> None:
+    """Somebody listens inside a transaction that does not end: the queue cannot be emptied."""
+    with started(server.path, config=[*QUICK, "max_notify_queue_pages = 64"]) as narrow:
+        async with PostgresHarness(narrow) as harness:
+            backend = await harness.connect_kept()
+            writer = Writer(backend.store, harness.unique_key())
+            await writer.open()
+            async with harness.admin() as stranger:
+                await stranger.execute("LISTEN anything")
+                transaction = stranger.transaction()
+                await transaction.start()
+                await stranger.execute("SELECT 1")
+                with pytest.raises(BackendUnavailableError, match="queue of notifications"):
+                    for _ in range(3000):
+                        item = writer.item(b"x" * 400)
+                        await writer.put(item)
+                await transaction.rollback()
+
+            async def stored() -> bool:
+                with contextlib.suppress(BackendUnavailableError):
+                    return (await append(backend.store, item)).tail == item.last
+                return False
+
+            # By itself the server would not see that the listener has gone.
+            await eventually(stored)
+            assert (await described(backend.store, writer.key)).tail == item.last
+
+
+async def test_listing_many_keys_reads_each_once(harness: PostgresHarness, backend: PostgresBackend) -> None:
+    async with harness.admin() as admin:
+        writer = Writer(backend.store, "a model")
+        await writer.open()
+        await admin.execute(
+            f"""
+            INSERT INTO "{harness.schema}".stream
+            SELECT (jsonb_populate_record(s, jsonb_build_object('key', 'key ' || lpad(n::text, 5, '0')))).*
+            FROM "{harness.schema}".stream AS s, generate_series(1, 3500) AS n WHERE s.key = 'a model'
+            """
+        )
+        reads = "SELECT idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'stream' AND schemaname = $1"
+        before = await admin.fetchval(reads, harness.schema)
+        assert [key async for key in backend.store.keys("key ")] == [f"key {n:05}" for n in range(1, 3501)]
+        assert [key async for key in backend.store.keys("key 02")] == [f"key {n:05}" for n in range(2000, 3000)]
+        assert [key async for key in backend.store.keys("nothing")] == []
+        after = await eventually(lambda: admin.fetchval(reads, harness.schema), lambda n: n >= before + 4500)
+        assert after <= before + 3500 + 2000 + 1000

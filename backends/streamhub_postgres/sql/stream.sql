@@ -95,10 +95,13 @@ WITH doomed AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM told);
 
--- name: keys
--- Arguments: the key to begin at, the key to go on after (NULL at first), how many. Result: key; none of what is over.
-SELECT s.key, {late} < s.fence_seconds FROM {schema}.stream AS s
-WHERE s.key >= $1 AND ($2::text IS NULL OR s.key > $2) ORDER BY s.key LIMIT $3;
+-- name: keys_from
+-- Arguments: the key to begin at, how many. Result: key, and whether it is there: its fence may be over.
+SELECT s.key, {late} < s.fence_seconds FROM {schema}.stream AS s WHERE s.key >= $1 ORDER BY s.key LIMIT $2;
+
+-- name: keys_after
+-- Arguments and result: as in keys_from, the key itself left out.
+SELECT s.key, {late} < s.fence_seconds FROM {schema}.stream AS s WHERE s.key > $1 ORDER BY s.key LIMIT $2;
 
 -- name: heads
 -- Arguments: keys. Result: key, and what changes whenever the stream does.
