@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 import servers
-from postgres_servers import PASSWORD, ROLE, PostgresServer, least_privilege
+from postgres_servers import PASSWORD, ROLE, PostgresServer, give, least_privilege, started
 from postgres_support import PostgresHarness, connected
 from streamhub_postgres import PostgresBackend, PostgresOptions
 from streamhub_postgres.queries import migrations
@@ -454,3 +454,48 @@ async def test_a_pooler_is_noticed_and_looked_through(server: PostgresServer) ->
             assert "looks" in (await backend.about())["notifications"]
             # Nobody listens inside of it, where it would never end.
             assert await run(server.url, "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%'") == []
+
+
+# --- encryption, and what else libpq knows
+
+CERTIFICATE = Path(__file__).parent.parent / "data" / "localhost.pem"
+
+
+async def test_encrypted_connections_are_verified(tmp_path: Path) -> None:
+    with started(servers.postgres_binaries("15")) as server:  # the wheel's knows no encryption
+        for name in ("server.crt", "server.key"):
+            path = server.data / name
+            path.write_bytes(CERTIFICATE.read_bytes())
+            path.chmod(0o600)
+            give(path)
+        server.psql("ALTER SYSTEM SET ssl = on")
+        server.psql("SELECT pg_reload_conf()")
+        url = server.url.replace("127.0.0.1", "localhost")
+        for mode, root, schema in (("require", "", "a"), ("verify-full", f"&sslrootcert={CERTIFICATE}", "b")):
+            async with connected(f"{url}?sslmode={mode}{root}&schema={schema}") as backend:
+                async with backend.store.changes() as feed:
+                    await feed.follow("k")
+                    await Writer(backend.store, "k").open()
+                    assert (await anext(aiter(feed))).key == "k"
+                encrypted = await run(
+                    server.url,
+                    "SELECT DISTINCT s.ssl FROM pg_stat_ssl AS s JOIN pg_stat_activity AS a USING (pid)"
+                    " WHERE a.application_name LIKE 'streamhub%'",
+                )
+                assert [tuple(row) for row in encrypted] == [(True,)]
+        stranger = tmp_path / "other.pem"
+        stranger.write_text("")
+        with pytest.raises((BackendUnavailableError, ConfigError)):
+            async with connected(f"{url}?sslmode=verify-full&sslrootcert={stranger}&schema=c"):
+                pass
+
+
+async def test_options_of_the_session_reach_the_server(database: str) -> None:
+    async with connected(f"{database}?application_name=chat&options=-c%20statement_timeout%3D12345ms") as backend:
+        session = backend._session
+        for setting, expected in (("statement_timeout", "12345ms"), ("application_name", "chat")):
+            ((value,),) = await session.fetch(session.reading, f"SHOW {setting}")
+            assert value == expected
+        async with backend.store.changes():
+            found = await run(database, "SELECT 1 FROM pg_stat_activity WHERE application_name = 'chat listening'")
+            assert len(found) == 1
