@@ -47,8 +47,8 @@ class Driver(Protocol):
         """Run a script."""
         ...
 
-    async def prepare(self, query: str) -> Statement:
-        """Prepare a statement, by a name of its own."""
+    async def prepare(self, query: str, *, name: str) -> Statement:
+        """Prepare a statement by a name; without one it would be parsed and planned each time."""
         ...
 
     async def add_listener(self, channel: str, callback: Callable[..., None]) -> None:

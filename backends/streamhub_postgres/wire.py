@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Generator
 
 from streamhub_postgres.driver import Driver, Rows, Statement, connect
@@ -32,6 +33,7 @@ class Wire:
         self.driver = driver
         self.pooled = pooled
         self._statements: dict[str, Statement] = {}
+        self._numbers = itertools.count()  # what a server forgot gets another name
         self._late = False
 
     @property
@@ -46,7 +48,8 @@ class Wire:
                 return await self.driver.fetch(query, *arguments)
             statement = self._statements.get(query)
             if statement is None:
-                statement = self._statements[query] = await self.driver.prepare(query)
+                name = f"streamhub_{next(self._numbers)}"
+                statement = self._statements[query] = await self.driver.prepare(query, name=name)
             return await statement.fetch(*arguments)
 
     async def execute(self, script: str) -> None:

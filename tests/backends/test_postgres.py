@@ -537,3 +537,20 @@ async def test_listing_many_keys_reads_each_once(harness: PostgresHarness, backe
         assert [key async for key in backend.store.keys("nothing")] == []
         after = await eventually(lambda: admin.fetchval(reads, harness.schema), lambda n: n >= before + 4500)
         assert after <= before + 3500 + 2000 + 1000
+
+
+async def test_statements_are_parsed_and_planned_once(harness: PostgresHarness, backend: PostgresBackend) -> None:
+    writer = Writer(backend.store, harness.unique_key())
+    await writer.open()
+    for number in range(20):
+        await writer.append(b"%d" % number)
+    session = backend._session
+    counts = "SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements WHERE name LIKE 'streamhub_%'"
+    rows = await session.run(session.appending, lambda wire: wire.driver.fetch(counts))
+    assert [(statement, generic, custom) for statement, generic, custom in rows] == [
+        (backend.store._appender._append, 20, 0)
+    ]
+    # And every table is entered by an index, though this one has a single row.
+    explain = f"EXPLAIN {backend.store._queries['find']}"
+    plan = await session.run(session.appending, lambda wire: wire.driver.fetch(explain, [writer.key]))
+    assert not any("Seq Scan" in line for (line,) in plan)
