@@ -441,12 +441,31 @@ async def test_about_tells_what_was_bought(harness: PostgresHarness, backend: Po
     async with backend.store.changes():
         await eventually(backend.about, lambda told: told["notifications"] == "heard")
     assert "s3cret" not in " ".join(facts.values())
-    async with connected(f"{harness.url}&durability=relaxed") as relaxed:
-        async with harness.admin() as admin:
-            await admin.execute(f"ALTER TABLE \"{harness.schema}\".record ALTER nonce SET DEFAULT ''")
-        writer = Writer(relaxed.store, harness.unique_key())
-        await writer.open()
-        assert (await writer.append(b"a")).tail == 1
+
+
+async def test_relaxed_durability_does_not_wait_for_the_disk(server: PostgresServer) -> None:
+    """An append is acknowledged before its log is flushed; opens and leases are not."""
+    with started(server.path, config=[*QUICK, "wal_writer_delay = 10s", "autovacuum = off"]) as lazy:
+        async with PostgresHarness(lazy, options="durability=relaxed&notify=off") as harness:
+            backend = await harness.connect_kept()
+            assert (await backend.about())["durability"].startswith("fsync off")
+            writer = Writer(backend.store, harness.unique_key())
+            async with harness.admin() as admin:
+
+                async def unflushed() -> bool:
+                    return await admin.fetchval("SELECT pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()")
+
+                await writer.open()
+                assert not await unflushed()
+                await writer.append(b"a")
+                assert await unflushed()
+                await backend.leases.acquire(writer.key, owner="o", run="r", ttl_seconds=9)
+                assert not await unflushed()
+                async with connected((harness.url or "").replace("relaxed", "full")) as full:
+                    own = Writer(full.store, harness.unique_key())
+                    await own.open()
+                    await own.append(b"a")
+                    assert not await unflushed()
 
 
 async def test_a_process_needs_four_connections_at_most(harness: PostgresHarness) -> None:
