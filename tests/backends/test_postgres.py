@@ -404,6 +404,22 @@ async def test_a_large_content_goes_in_bounded_steps(harness: PostgresHarness, b
     assert await harness.count("record") == await harness.count("garbage") == 0
 
 
+async def test_a_resumed_run_keeps_its_records_and_a_replaced_one_does_not(
+    harness: PostgresHarness, backend: PostgresBackend
+) -> None:
+    key = harness.unique_key()
+    for generation, resume in ((7, False), (8, True), (9, True)):
+        writer = Writer(backend.store, key)
+        await writer.open(generation, resume=resume)
+        await writer.append(b"%d" % generation)
+        await backend.store.sweep(10)
+        await backend.store.sweep(10)
+    assert await read_all(backend.store, key) == [b"7", b"8", b"9"]
+    await Writer(backend.store, key, run="another").open()
+    await backend.store.sweep(10)
+    assert await harness.count("record") == await harness.count("garbage") == 0
+
+
 async def test_a_hub_leaves_nothing_behind(harness: PostgresHarness) -> None:
     hub = await harness.hub(ended_seconds=0.1, fence_seconds=0.1)
     for _ in range(3):
