@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from streamhub_postgres.context import Context
 from streamhub_postgres.lane import Job, Lane, T
 from streamhub_postgres.notifications import Notifications
 from streamhub_postgres.options import PostgresOptions
 from streamhub_postgres.target import Target
 from streamhub_postgres.wire import Rows, Wire, open_wire
+
+_MAX_CHANNEL = 63
 
 
 class Session:
@@ -51,5 +55,6 @@ class Session:
 
 
 def channel_of(schema: str) -> str:
-    """Return the name of the channel of a schema's notifications; the server takes 63 bytes."""
-    return f"streamhub_{schema}"[:63]
+    """Return the name of the channel of a schema's notifications; the server takes 63 bytes, and no two may be alike."""
+    name = f"streamhub_{schema}"
+    return name if len(name) <= _MAX_CHANNEL else f"streamhub_{hashlib.sha256(schema.encode()).hexdigest()[:40]}"
