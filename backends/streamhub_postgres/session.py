@@ -57,4 +57,6 @@ class Session:
 def channel_of(schema: str) -> str:
     """Return the name of the channel of a schema's notifications; the server takes 63 bytes, and no two may be alike."""
     name = f"streamhub_{schema}"
-    return name if len(name) <= _MAX_CHANNEL else f"streamhub_{hashlib.sha256(schema.encode()).hexdigest()[:40]}"
+    if len(name) <= _MAX_CHANNEL:
+        return name
+    return f"streamhub_{hashlib.sha256(schema.encode()).hexdigest()[:40]}"

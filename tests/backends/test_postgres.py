@@ -14,6 +14,7 @@ import servers
 from postgres_servers import QUICK, PostgresServer, started
 from postgres_support import TABLES, PostgresHarness, connected
 from streamhub_postgres import PostgresBackend
+from streamhub_postgres.appending import _portions
 from streamhub_postgres.heads import read_append, read_request, stream_topic, write_request, write_said
 from streamhub_postgres.inbox import MAX_ITEMS, Inbox
 from streamhub_postgres.records import page_of, records_of
@@ -589,3 +590,11 @@ async def test_statements_are_parsed_and_planned_once(harness: PostgresHarness, 
     explain = f"EXPLAIN {backend.store._queries['find']}"
     plan = await session.run(session.appending, lambda wire: wire.driver.fetch(explain, [writer.key]))
     assert not any("Seq Scan" in line for (line,) in plan)
+
+
+def test_portions_of_a_flush_are_bounded_and_complete() -> None:
+    batch = [Append(f"k{number}", 1, 1, (bytes(5_000_000),), b"n") for number in range(20)]
+    portions = list(_portions(batch, list(reversed(range(20)))))
+    assert [place for portion in portions for place in portion] == list(reversed(range(20)))
+    assert {len(portion) for portion in portions} == {6, 2}
+    assert list(_portions([Append("k", 1, 1, (bytes(40_000_000),), b"n")], [0])) == [[0]]
