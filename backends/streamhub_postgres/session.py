@@ -55,7 +55,7 @@ class Session:
 
 
 def channel_of(schema: str) -> str:
-    """Return the name of the channel of a schema's notifications; the server takes 63 bytes, and no two may be alike."""
+    """Return the name of the channel of a schema's notifications: of 63 bytes at most, and no two alike."""
     name = f"streamhub_{schema}"
     if len(name) <= _MAX_CHANNEL:
         return name
