@@ -42,6 +42,7 @@ class Lane:
         self._dial = dial
         self._name = name
         self._where = where
+        self._urgent: deque[tuple[Job[Any], asyncio.Future[Any]]] = deque()
         self._waiting: deque[tuple[Job[Any], asyncio.Future[Any]]] = deque()
         self._running: asyncio.Future[Any] | None = None
         self._wire: Wire | None = None
@@ -52,8 +53,8 @@ class Lane:
         """Take jobs again after ``aclose``."""
         self._closed = False
 
-    async def run(self, job: Job[T]) -> T:
-        """Run a job and return its result.
+    async def run(self, job: Job[T], *, urgent: bool = False) -> T:
+        """Run a job and return its result; an urgent one goes before those that are not.
 
         Raises:
             BackendUnavailableError: the connection broke, or could not be made; the job may have been done.
@@ -62,14 +63,14 @@ class Lane:
         if self._closed:
             raise HubClosedError("the postgresql backend is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append((job, future))
+        (self._urgent if urgent else self._waiting).append((job, future))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._serve(), name=self._name)
         return await future
 
     async def _serve(self) -> None:
-        while self._waiting:
-            job, future = self._waiting.popleft()
+        while self._urgent or self._waiting:
+            job, future = (self._urgent or self._waiting).popleft()
             if future.cancelled():
                 continue
             self._running = future
@@ -118,7 +119,8 @@ class Lane:
     async def aclose(self) -> None:
         """Close the connection; callers that wait raise ``HubClosedError``."""
         self._closed = True
-        waiting = [future for _, future in self._waiting]
+        waiting = [future for _, future in (*self._urgent, *self._waiting)]
+        self._urgent.clear()
         self._waiting.clear()
         for future in filter(None, [self._running, *waiting]):
             if not future.done():

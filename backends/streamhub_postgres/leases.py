@@ -53,6 +53,7 @@ class PostgresLeases:
             [generation for _, generation, _, _ in ordered],
             [owner for _, _, owner, _ in ordered],
             [seconds for _, _, _, seconds in ordered],
+            urgent=True,  # a page that comes later costs time, a renewal that comes late costs a run
         )
         owned = {ordered[int(place) - 1][:3] for (place,) in rows}
         return [(lease.key, lease.generation, lease.owner) in owned for lease in leases]
@@ -60,7 +61,12 @@ class PostgresLeases:
     async def release(self, lease: Lease) -> None:
         """Give the lease up; see ``LeaseManager.release``."""
         await self._session.fetch(
-            self._session.changing, self._queries["release"], lease.key, lease.generation, lease.owner
+            self._session.changing,
+            self._queries["release"],
+            lease.key,
+            lease.generation,
+            lease.owner,
+            urgent=True,  # somebody may be waiting for it
         )
 
     async def holders(self, keys: Sequence[str]) -> Sequence[Holder | None]:

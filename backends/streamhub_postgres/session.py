@@ -44,14 +44,14 @@ class Session:
         """All lanes."""
         return self.appending, self.changing, self.reading
 
-    async def run(self, lane: Lane, job: Job[T]) -> T:
+    async def run(self, lane: Lane, job: Job[T], *, urgent: bool = False) -> T:
         """Run a job on a lane; see ``Lane.run``."""
         self.context.check()
-        return await lane.run(job)
+        return await lane.run(job, urgent=urgent)
 
-    async def fetch(self, lane: Lane, query: str, *arguments: object) -> Rows:
+    async def fetch(self, lane: Lane, query: str, *arguments: object, urgent: bool = False) -> Rows:
         """Run one statement on a lane."""
-        return await self.run(lane, lambda wire: wire.fetch(query, *arguments))
+        return await self.run(lane, lambda wire: wire.fetch(query, *arguments), urgent=urgent)
 
 
 def channel_of(schema: str) -> str:

@@ -65,7 +65,10 @@ class PostgresStore:
             retention=retention,
         )
         session = self._session
-        return await session.run(session.changing, lambda wire: open_run(wire, self._queries, session.channel, wanted))
+        # Who has acquired goes before those who wait to.
+        return await session.run(
+            session.changing, lambda wire: open_run(wire, self._queries, session.channel, wanted), urgent=True
+        )
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Appended | StreamHubError]:
         """Store appends, in one statement; see ``StreamStore.append``."""
