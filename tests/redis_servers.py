@@ -118,6 +118,11 @@ class RedisServer:
         """The same as the user of ``least_privilege``, where the server knows it."""
         return f"redis://streamhub:s3cret@127.0.0.1:{self.port}/0"
 
+    def configure(self, *lines: str) -> None:
+        """Add lines of redis.conf, for the next start."""
+        with self._file.open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
     @property
     def running(self) -> bool:
         """Whether it was started and not stopped."""
@@ -181,9 +186,11 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def started(path: Path, *, config: Iterable[str] = (), port: int | None = None) -> Generator[RedisServer]:
+def started(
+    path: Path, *, config: Iterable[str] = (), port: int | None = None, mode: str = ""
+) -> Generator[RedisServer]:
     """Run a server inside the block."""
-    server = RedisServer(path, config=config, port=port)
+    server = RedisServer(path, config=config, port=port, mode=mode)
     try:
         server.start()
         yield server

@@ -173,6 +173,23 @@ async def test_calls_on_a_frozen_server_end_within_their_time(harness: RedisHarn
     assert await backend.store.describe([key]) == [None]
 
 
+async def test_a_reply_that_comes_too_late_is_nobodys(harness: RedisHarness) -> None:
+    harness.url = f"{harness.server.url}?prefix={harness.store_prefix}&timeout_seconds=0.2&connect_seconds=2"
+    backend = await harness.make()
+    writers = [Writer(backend.store, harness.unique_key()) for _ in range(12)]
+    for number, writer in enumerate(writers, 1):
+        await writer.open()
+        await writer.append(*[b"a"] * number)
+    for _ in range(4):
+        async with harness.paused():
+            late = await asyncio.gather(
+                *(described(backend.store, writer.key) for writer in writers), return_exceptions=True
+            )
+        assert {type(outcome) for outcome in late} == {BackendUnavailableError}
+        infos = await asyncio.gather(*(described(backend.store, writer.key) for writer in writers))
+        assert [info.tail for info in infos] == list(range(1, 13))
+
+
 async def test_closing_ends_calls_and_feeds(harness: RedisHarness, backend: RedisBackend) -> None:
     async with harness.paused():
         call = asyncio.ensure_future(backend.store.describe(["k"]))
@@ -316,7 +333,10 @@ async def test_a_full_server_refuses_and_recovers(flavour: str) -> None:
 @pytest.mark.parametrize("flavour", FLAVOURS)
 async def test_a_master_that_became_a_replica_is_left(flavour: str) -> None:
     binary = servers.redis_binary(flavour)
-    with redis_servers.started(binary) as master, redis_servers.started(binary) as server:
+    with (
+        redis_servers.started(binary, config=["repl-diskless-sync-delay 0"]) as master,
+        redis_servers.started(binary) as server,
+    ):
         async with connected(server.url) as backend:
             writer = Writer(backend.store, "k")
             await writer.open()
@@ -341,7 +361,10 @@ def _linked(server: redis_servers.RedisServer) -> bool:
 @pytest.mark.parametrize("flavour", FLAVOURS)
 async def test_what_is_acknowledged_waits_for_replicas(flavour: str) -> None:
     binary = servers.redis_binary(flavour)
-    with redis_servers.started(binary) as master, redis_servers.started(binary) as replica:
+    with (
+        redis_servers.started(binary, config=["repl-diskless-sync-delay 0"]) as master,
+        redis_servers.started(binary) as replica,
+    ):
         url = f"{master.url}?wait_replicas=1&wait_seconds=0.2&timeout_seconds=2"
         async with connected(url) as backend:
             lonely = Writer(backend.store, "lonely")
