@@ -29,7 +29,7 @@ from redis_faults import (
     whole_or_told,
     work_under,
 )
-from redis_servers import RedisServer, free_port, started
+from redis_servers import RedisServer, free_port, started, wait_until
 from streamhub_redis import scripts
 
 from streamhub import (
@@ -560,6 +560,42 @@ async def test_producing_and_following_go_on_after_the_server_was_killed(durable
             here, there = await harness.hub(**STEADY), await harness.hub(**STEADY)
             keys = [harness.unique_key() for _ in range(2)]
             await work_under(crash, producing=here, following=[here, there], keys=keys, chunks=100, every=40)
+
+
+async def test_a_server_that_still_loads_its_data_is_waited_for(durable: RedisServer) -> None:
+    async with harness_on(durable.url) as harness:
+        here, there = await harness.hub(**STEADY), await harness.hub(**UNPOLLED)
+        key, source = harness.unique_key(), words(60)
+        async with here.produce(key) as producer, reading(there, key) as live:
+            await send_all(producer, source[:20])
+            await asyncio.to_thread(_store_much, durable)
+            await asyncio.to_thread(durable.stop, 9)
+            durable.configure("key-load-delay 100000")  # microseconds, for each key
+            starting = asyncio.create_task(asyncio.to_thread(durable.start))
+            await eventually(lambda: _refusal_of(durable.url), accept=lambda text: "loading" in text)
+            sending = asyncio.create_task(send_all(producer, source[20:]))
+            await soon(sending, PATIENCE)
+            await starting
+            assert_whole(await live.has(60, PATIENCE), source)
+        assert_whole(await replay(there, key), source)
+
+
+def _store_much(server: RedisServer) -> None:
+    """Make loading take more than a second; a server answers each time when it has loaded two megabytes more."""
+    with server.admin() as client:
+        for number in range(12):
+            client.set(f"other:{number}", os.urandom(1_000_000))
+        client.bgrewriteaof()  # such a file is loaded as a snapshot, which can be slowed down
+        wait_until(lambda: client.info("persistence")["aof_last_rewrite_time_sec"] >= 0)
+
+
+async def _refusal_of(url: str) -> str:
+    """Return why nobody can connect now; empty if one can."""
+    try:
+        async with Hub.from_url(url):
+            return ""
+    except BackendUnavailableError as exc:
+        return str(exc)
 
 
 @pytest.fixture(params=FLAVOURS)
