@@ -7,7 +7,7 @@ import contextlib
 import logging
 import ssl
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -18,14 +18,14 @@ from streamhub_redis import RedisBackend
 from streamhub_redis.inbox import MAX_ITEMS, Inbox
 
 from streamhub import Hub
-from streamhub.conformance.writer import Writer, append, described, read_all
+from streamhub.conformance.writer import Writer, acquire, append, described, read_all
 from streamhub.errors import (
     BackendUnavailableError,
     ConfigError,
     HubClosedError,
     StreamHubError,
 )
-from streamhub.types import COMPLETED, Append, Change, Read
+from streamhub.types import COMPLETED, Append, Change, Read, RunRef
 
 CERTIFICATE = Path(__file__).parent.parent / "data" / "localhost.pem"
 
@@ -526,6 +526,26 @@ async def test_many_calls_share_a_connection(harness: RedisHarness, backend: Red
     assert [page.chunks for page in pages if not isinstance(page, StreamHubError)] == [
         (b"0", b"1", b"2", b"3", b"4")
     ] * 50
+
+
+@pytest.mark.parametrize("call", ["renew", "pending", "touch"])
+async def test_a_call_for_many_streams_keeps_no_append_waiting(
+    harness: RedisHarness, backend: RedisBackend, call: str
+) -> None:
+    keys = [harness.unique_key() for _ in range(200)]
+    leases = await asyncio.gather(*(acquire(backend, key) for key in keys))
+    writer = Writer(backend.store, harness.unique_key())
+    await writer.open()
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "renew": lambda: backend.leases.renew(leases),
+        "pending": lambda: backend.cancels.pending([RunRef(key, "r") for key in keys]),
+        "touch": lambda: backend.store.describe(keys, touch=True),
+    }
+    long = asyncio.ensure_future(calls[call]())
+    await asyncio.sleep(0)  # it is sent first
+    await writer.append(b"a")
+    assert not long.done()
+    assert await long == [True if call == "renew" else None] * 200
 
 
 async def test_an_inbox_that_is_not_emptied_stays_small() -> None:
