@@ -109,6 +109,23 @@ def test_slots_are_read_as_nodes_give_them() -> None:
     assert read_ranges(b"something else", asked) is None
 
 
+def test_a_slot_that_moved_stays_until_a_map_agrees() -> None:
+    old, new, newer = Address("old", 1), Address("new", 2), Address("newer", 3)
+    slots, key = Slots(), b"{k}"
+    slot = key_slot(key)
+    slots.replace([(0, 16383, old)])
+    slots.move(slot, new)
+    slots.replace([(0, 16383, old)])
+    assert slots.owner(key) == new
+    slots.replace([(0, slot - 1, old), (slot, slot, new), (slot + 1, 16383, old)])
+    slots.replace([(0, 16383, newer)])
+    assert slots.owner(key) == newer
+    slots.move(slot, new)
+    slots.forget(new)  # it does not answer: another may have taken its slots over
+    slots.replace([(0, 16383, newer)])
+    assert slots.owner(key) == newer
+
+
 async def test_a_master_that_nobody_knows_is_unavailable() -> None:
     sentinels = servers.redis_sentinels("8.2")
     with pytest.raises(BackendUnavailableError, match="'another'"):

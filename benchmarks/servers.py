@@ -1,0 +1,22 @@
+"""Servers that are started for a measurement, from the binaries that the tests use."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+PERSISTENCE = ("appendonly yes", "appendfsync everysec")
+"""What docs/backends/redis.md recommends."""
+
+
+@contextmanager
+def redis_server() -> Generator[str]:
+    """Run the newest Redis there is a binary of, and yield its URL."""
+    # Imported here: it needs the driver.
+    from tests.redis_servers import NEWEST, binary, started
+
+    path = binary(NEWEST)
+    if path is None:
+        raise SystemExit("--backend redis needs the extra `test`, which brings a server; or name one by its URL")
+    with started(path, config=PERSISTENCE) as server:
+        yield server.url
