@@ -26,7 +26,8 @@ class ProduceBlock:
 
     What leaves the block: the body's exception; or, in place of the cancellation that interrupted it,
     ``ProducerCancelledError``, ``LeaseLostError``, ``DrainingError`` or what made an append fail; or what kept the
-    end from being stored. If the task is cancelled while the block closes, closing goes on in the hub's own task.
+    end from being stored, which is a note of the body's exception if there is one. If the task is cancelled while the
+    block closes, closing goes on in the hub's own task.
     """
 
     def __init__(self, tasks: TaskOwner, open_run: Callable[[], Awaitable[Run]]) -> None:
@@ -63,6 +64,7 @@ class ProduceBlock:
             if leaving is None:
                 raise
             if exc is not leaving:
+                leaving.add_note(f"the end of stream {run.producer.key!r} was not stored: {exc}")
                 logger.warning("the end of stream %r was not stored: %s", run.producer.key, exc)
 
 

@@ -81,7 +81,7 @@ class Commands:
     """Runs commands; ``close`` kills what still runs."""
 
     def __init__(self, folder: Path, **settings: float | str) -> None:
-        options = {"lease_seconds": 1, "poll_seconds": 0.5, "abandon_after_seconds": 30} | settings
+        options = {"lease_seconds": 3, "poll_seconds": 0.5, "abandon_after_seconds": 30} | settings
         query = "&".join(f"{name}={value}" for name, value in options.items())
         self.folder = folder
         self.url = f"sqlite:///{folder / 'streams.db'}?{query}"

@@ -260,3 +260,25 @@ def test_resumed_run_gives_the_model_what_was_said(cli: Commands) -> None:
     assert endpoint.requests[0][1]["messages"][1:] == [{"role": "assistant", "content": "Once"}]
     assert reader.finish().out == b" upon"
     assert text(cli) == b"Once upon"
+
+
+def test_failure_that_could_not_be_stored_is_not_told_as_the_end(cli: Commands) -> None:
+    fails = threading.Event()
+
+    def late(connection: socket.socket) -> None:
+        connection.sendall(ONCE)
+        fails.wait(PATIENCE_SECONDS)
+
+    with Endpoint(late) as endpoint:
+        model = ("--openai-base-url", endpoint.url, "--model", "m-1", "--prompt", "Tell.")
+        publishing = cli.start("publish", "chat", "--run", "one", "--json", *model)
+        cli.start("tail", "chat", "--wait", str(PATIENCE_SECONDS)).hear(b"Once")
+        publishing.process.send_signal(signal.SIGSTOP)
+        successor = ("publish", "chat", "--run", "one", "--unfinished", "resume", "--wait", str(PATIENCE_SECONDS))
+        assert cli.run(*successor, stdin=b" upon").code == 0
+        fails.set()
+        deposed = publishing.finish(sending=signal.SIGCONT)
+
+    assert (deposed.code, deposed.out) == (5, b"")
+    assert "lease" in deposed.err
+    assert text(cli) == b"Once upon"

@@ -74,3 +74,14 @@ def test_close_gives_the_event_without_its_empty_line() -> None:
 def test_event_without_end_is_refused(data: bytes) -> None:
     with pytest.raises(EventTooLargeError):
         list(Parser(max_event_bytes=1000).feed(data))
+
+
+def test_time_grows_with_the_bytes_not_with_their_square() -> None:
+    parser, pieces = Parser(), 0
+
+    with pytest.raises(EventTooLargeError):
+        while True:
+            list(parser.feed(b"x" * 1000))
+            pieces += 1
+
+    assert pieces == 8 * 1024 * 1024 // 1000

@@ -43,15 +43,13 @@ async def _publish(args: Namespace) -> int:
         report.finish("cancelled", reason=exc.reason, requested_by=exc.requested_by)
         return status.CANCELLED
     except StreamFailure as exc:
-        report.finish("failed", code=exc.code, message=exc.message)
         output.fail(f"{exc.code}: {exc.message}" + (f" ({exc.__cause__})" if exc.__cause__ else ""))
-        return status.FAILED
+        return report.failed(exc, code=exc.code, message=exc.message)
     except StreamHubError as exc:
         if not report.producing or isinstance(exc, _WITHOUT_END):
             raise
-        report.finish("failed", code=type(exc).__name__)
         output.fail(output.explain(exc))
-        return status.FAILED
+        return report.failed(exc, code=type(exc).__name__)
     report.finish("completed")
     return status.COMPLETED
 
@@ -127,6 +125,13 @@ class _Report:
             output.note(
                 f"run {producer.run} of {producer.key} {state}, {self._chunks} chunks, offset {producer.offset}"
             )
+
+    def failed(self, cause: Exception, **facts: str | None) -> int:
+        """Print the result, unless the failure could not be stored: subscribers are told of none then."""
+        if getattr(cause, "__notes__", None):
+            return status.ABANDONED
+        self.finish("failed", **facts)
+        return status.FAILED
 
     def _facts(self, producer: Producer, state: str, facts: dict[str, str | None]) -> dict[str, Any]:
         end = {"state": state} | {name: value for name, value in facts.items() if value is not None}

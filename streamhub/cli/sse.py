@@ -27,9 +27,10 @@ class Parser:
 
     def __init__(self, *, max_event_bytes: int = 8 * 1024 * 1024) -> None:
         self._max_event_bytes = max_event_bytes
-        self._buffer = b""
-        self._size = 0
+        self._first = b""  # what may be a byte order mark
         self._at_start = True
+        self._line: list[bytes] = []  # the pieces of a line that has not ended
+        self._size = 0
         self._after_return = False
         self._name = b""
         self._data: list[bytes] = []
@@ -41,9 +42,6 @@ class Parser:
             EventTooLargeError: the event under way is larger than ``max_event_bytes``.
         """
         for line in self._lines(data):
-            self._size += len(line)
-            if self._size > self._max_event_bytes:
-                raise EventTooLargeError(f"an event of more than {self._max_event_bytes} bytes")
             if line:
                 self._field(line)
                 continue
@@ -58,22 +56,30 @@ class Parser:
         return Event(name or b"message", b"\n".join(parts)) if parts else None
 
     def _lines(self, data: bytes) -> Iterator[bytes]:
-        self._buffer += data
         if self._at_start:
-            if len(self._buffer) < len(_BOM) and _BOM.startswith(self._buffer):
+            self._first += data
+            if len(self._first) < len(_BOM) and _BOM.startswith(self._first):
                 return
-            self._buffer = self._buffer.removeprefix(_BOM)
+            data = self._first.removeprefix(_BOM)
             self._at_start = False
+        if not data:
+            return
         # The bytes may be cut between the halves of a CRLF, whose first half has ended the line.
-        start = 1 if self._after_return and self._buffer[:1] == b"\n" else 0
-        self._after_return = self._after_return and not self._buffer
-        for match in _LINE_END.finditer(self._buffer, start):
-            yield self._buffer[start : match.start()]
+        start = 1 if self._after_return and data[:1] == b"\n" else 0
+        for match in _LINE_END.finditer(data, start):
+            self._take(data[start : match.start()])
+            line, self._line = b"".join(self._line), []
+            yield line
             start = match.end()
-            self._after_return = match[0] == b"\r" and start == len(self._buffer)
-        self._buffer = self._buffer[start:]
-        if len(self._buffer) > self._max_event_bytes:
-            raise EventTooLargeError(f"a line of more than {self._max_event_bytes} bytes")
+        self._after_return = data[-1:] == b"\r"
+        self._take(data[start:])
+
+    def _take(self, piece: bytes) -> None:
+        if piece:
+            self._line.append(piece)
+            self._size += len(piece)
+            if self._size > self._max_event_bytes:
+                raise EventTooLargeError(f"an event of more than {self._max_event_bytes} bytes")
 
     def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")

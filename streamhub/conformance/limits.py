@@ -72,6 +72,24 @@ class LimitTests(ContractTests):
         await new.open()
         await new.append(b"abcd")
 
+    async def test_caps_count_what_is_kept(self, harness: Harness) -> None:
+        """E4: a run that was trimmed, and is resumed to refuse, has room for what its caps leave beside what it has."""
+        key = harness.unique_key()
+        store = (await harness.make()).store
+        trimmed = Writer(store, key, retention=Retention(max_chunks=3, overflow="trim"))
+        await trimmed.open()
+        for _ in range(8):
+            await trimmed.append(b"12")
+        resumed = Writer(store, key, retention=Retention(max_bytes=9, max_chunks=4))
+        await resumed.open(resume=True)
+        info = await described(store, key)
+        assert (info.first, info.tail, info.size_bytes) == (6, 8, 6)
+        for too_much in ((b"", b""), (b"3456",)):
+            with pytest.raises(LimitExceededError):
+                await append(store, resumed.item(*too_much))
+        await resumed.append(b"345", end=COMPLETED)
+        assert await read_all(store, key, 5) == [b"12", b"12", b"12", b"345"]
+
     async def test_cap_on_chunks_trims(self, harness: Harness) -> None:
         """E4: "With `trim` the oldest chunks go, never the newest"; indexes stay dense and are never reused."""
         key = harness.unique_key()

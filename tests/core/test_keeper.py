@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from streamhub import Hub, HubSettings, LeaseLostError, open_backend
+from streamhub import Hub, HubSettings, LeaseLostError, StaleGenerationError, StreamFailure, open_backend
 from streamhub.conformance.faulty import Faults, faulty
 from streamhub.keeper import HeldLease
 from streamhub.types import Lease
@@ -104,3 +104,13 @@ async def test_what_waits_to_be_stored_is_bounded_however_small_the_chunks_are(s
             assert sent == most - 1
             sending.cancel()
             held.resume()
+
+
+async def test_what_leaves_the_block_says_that_its_end_was_not_stored():
+    faults = Faults()
+    async with open_backend("memory://keeper-5") as backend, _hub(faulty(backend, faults)) as hub:
+        with pytest.raises(StreamFailure) as caught:
+            async with hub.produce("k"):
+                faults.fail("append", error=StaleGenerationError("k", generation=1, current=2))
+                raise StreamFailure("no", code="model_failed")
+        assert "was not stored" in caught.value.__notes__[0]

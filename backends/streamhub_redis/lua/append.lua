@@ -78,7 +78,7 @@ if ARGV[RECORDS] then
     if overflow == 'refuse' then
         if kept > max_bytes then
             return unwritten({ 'limit', 'max_bytes', max_bytes })
-        elseif max_chunks > 0 and tonumber(last) > max_chunks then
+        elseif max_chunks > 0 and last - first + 1 > max_chunks then
             return unwritten({ 'limit', 'max_chunks', max_chunks })
         end
     end
