@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.exceptions import ConnectionError as DriverConnectionError
-from redis.exceptions import RedisError
 
 from streamhub_redis.options import RedisOptions
 from streamhub_redis.resp import pack
@@ -77,19 +77,27 @@ class Sentinels:
         All are asked: one that has not heard of a failover names the old master, and that may run again, and take
         itself for the master until it is told otherwise. What it acknowledged meanwhile would be lost.
         """
-        newest = max(await self._answers(), default=None)
+        refusals: list[Exception] = []
+        newest = max(await self._answers(refusals), default=None)
+        if len(refusals) == len(self._target.hosts):
+            raise refusals[0]
         if newest is None:
             # Why each did not answer is left out: the reasons differ, and say little.
             raise DriverConnectionError(f"no sentinel that answers knows a master {self._target.service!r}")
         return await self._connect(newest.host, newest.port)
 
-    async def _answers(self) -> list[_Master]:
+    async def _answers(self, refusals: list[Exception]) -> list[_Master]:
         clock = asyncio.get_running_loop().time
         answers: list[_Master] = []
 
         async def ask(host: str, port: int) -> None:
-            with suppress(RedisError, OSError):
+            try:
                 answers.append(await self._ask(host, port))
+            except (AuthenticationError, AuthorizationError) as exc:
+                refusals.append(exc)
+            except (RedisError, OSError):
+                pass
+            else:
                 if limit.when() is None:
                     limit.reschedule(clock() + _GRACE_SECONDS)
 
