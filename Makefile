@@ -6,7 +6,8 @@
 #   make demo         a text through real processes, without any server
 #   make bench        the benchmarks
 #
-# PYTHON=/path/to/python chooses the interpreter; ARGS adds arguments to pytest and the benchmarks.
+# PYTHON=/path/to/python chooses the interpreter; ARGS adds arguments to pytest and the benchmarks. Tests mostly wait:
+# WORKERS processes run them, each whole files.
 
 .DEFAULT_GOAL := check
 .NOTPARALLEL:
@@ -20,6 +21,8 @@ STAMP := $(VENV)/.installed-$(shell cksum pyproject.toml | cut -d ' ' -f 1)
 # For --verifytypes it looks for Python in PATH only.
 PYRIGHT := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pyright
 ROUNDS ?= 3
+WORKERS ?= 3
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests
 ARGS ?=
 
 # The first Python that is new enough and can make a virtual environment with pip.
@@ -43,17 +46,17 @@ check: $(STAMP)
 	$(PYRIGHT) --verifytypes streamhub --ignoreexternal
 
 test: $(STAMP)
-	$(BIN)/python -m pytest tests $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # Every version and topology of each server. Larger volumes find rarer interleavings; so do further rounds.
 test-matrix: export STREAMHUB_MATRIX ?= 1
-test-matrix: export STREAMHUB_MODEL_EXAMPLES ?= 2000
+test-matrix: export STREAMHUB_MODEL_TIMES ?= 10
 test-matrix: export STREAMHUB_CHAOS_SEEDS ?= 100
 test-matrix: export STREAMHUB_FAULT_ROUNDS ?= 5
 test-matrix: $(STAMP)
 	for round in $$(seq $(ROUNDS)); do \
 		echo "round $$round of $(ROUNDS)"; \
-		$(BIN)/python -m pytest tests -o timeout=1800 $(ARGS) || exit 1; \
+		$(PYTEST) -o timeout=1800 $(ARGS) || exit 1; \
 	done
 
 demo: $(STAMP)

@@ -46,7 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}; default: all")
-    parser.add_argument("--backend", action="append", help="memory, sqlite or a URL; may be repeated; default: both")
+    parser.add_argument(
+        "--backend",
+        action="append",
+        help="memory, sqlite, redis or postgresql (a server is started) or a URL; may be repeated; default: memory and sqlite",
+    )
     parser.add_argument("--rounds", type=int, help="how often everything is measured; default: 5, 1 with --quick")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all rounds to a file, too")
     parser.add_argument("--markdown", action="store_true", help="print the tables as docs/benchmarks.md has them")

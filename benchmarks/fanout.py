@@ -91,7 +91,7 @@ async def bare_side(
     caller: Caller, *, streams: int, subscribers: int, chunks: int, rate: float, seconds: float, **_: Any
 ) -> None:
     """Role: fan out through lists and futures."""
-    await caller.say("measured", await _fan_out(_Lists(streams), streams, subscribers, chunks, rate, seconds))
+    await caller.say("measured", await _fan_out(Lists(streams), streams, subscribers, chunks, rate, seconds))
 
 
 async def _fan_out(
@@ -184,7 +184,9 @@ class _Streams:
                 yield chunk.data
 
 
-class _Lists:
+class Lists:
+    """Streams that are lists, whose readers wait for futures."""
+
     def __init__(self, streams: int) -> None:
         self._logs: list[list[bytes]] = [[] for _ in range(streams)]
         self._waiters: list[list[asyncio.Future[None]]] = [[] for _ in range(streams)]
@@ -198,6 +200,9 @@ class _Lists:
             self._wake(stream)
 
     async def send(self, stream: int, chunk: bytes) -> None:
+        self.put(stream, chunk)
+
+    def put(self, stream: int, chunk: bytes) -> None:
         self._logs[stream].append(chunk)
         self._wake(stream)
 

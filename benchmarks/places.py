@@ -6,14 +6,18 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from benchmarks.servers import postgres_server, redis_server
 from streamhub import Hub
 
 EMBEDDED = ("memory", "sqlite")
+
+OWN = (*EMBEDDED, "redis", "postgresql")
+"""Backends whose data is made for a measurement, and gone after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +48,21 @@ class Place:
 
 @contextmanager
 def fresh_place(backend: str, directory: Path | None) -> Generator[Place]:
-    """Make a place for ``backend``: ``memory``, ``sqlite`` or a URL, whose data stays (see ``clean``)."""
+    """Make a place for ``backend``: one of ``OWN``, or a URL, whose data stays (see ``clean``)."""
     token = secrets.token_hex(4)
     folder = Path(tempfile.mkdtemp(prefix="streamhub-bench-", dir=directory))
-    urls = {"memory": f"memory://bench-{token}", "sqlite": f"sqlite:///{folder / 'bench.db'}"}
-    try:
-        yield Place(urls.get(backend, backend), f"bench:{token}:", folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        url = backend
+        if backend == "memory":
+            url = f"memory://bench-{token}"
+        elif backend == "sqlite":
+            url = f"sqlite:///{folder / 'bench.db'}"
+        elif backend == "redis":
+            url = stack.enter_context(redis_server())
+        elif backend == "postgresql":
+            url = stack.enter_context(postgres_server())
+        yield Place(url, f"bench:{token}:", folder)
 
 
 async def clean(place: Place) -> None:

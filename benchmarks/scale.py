@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Crowd(NamedTuple):
+    """Subscribers, spread over streams, each with so many chunks a second."""
+
+    subscribers: int
+    streams: int
+    rate: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +32,9 @@ class Scale:
     fanout_chunks: int = 20
     fanout_rate: float = 1.0
     fanout_seconds: float = 3.0
+    crowds: tuple[Crowd, ...] = (Crowd(1_000, 100, 10.0), Crowd(10_000, 1_000, 1.0))
+    crowd_seconds: float = 4.0
+    crowd_warmup_seconds: float = 1.0
     attach_cycles: int = 1_000
     takeovers: int = 3
     lease_seconds: float = 2.0
@@ -46,6 +58,9 @@ QUICK = Scale(
     fanout_chunks=5,
     fanout_rate=10.0,
     fanout_seconds=0.3,
+    crowds=(Crowd(20, 4, 20.0),),
+    crowd_seconds=0.3,
+    crowd_warmup_seconds=0.1,
     attach_cycles=50,
     takeovers=1,
     lease_seconds=0.5,

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from benchmarks import attach, baseline, cancel, fanout, latency, processes, replay, takeover, throughput
+from benchmarks import attach, baseline, cancel, crowd, fanout, latency, processes, replay, takeover, throughput
 from benchmarks.figures import Figure
 from benchmarks.peers import Caller, start_process
-from benchmarks.places import EMBEDDED, Place, clean, fresh_place
+from benchmarks.places import OWN, Place, clean, fresh_place
 from benchmarks.scale import FULL, QUICK, Scale
 
 Measure = Callable[[Place, Scale], Awaitable[list[Figure]]]
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Measure] = {
     "latency": latency.measure,
     "replay": replay.measure,
     "fanout": fanout.measure,
+    "crowd": crowd.measure,
     "attach": attach.measure,
     "takeover": takeover.measure,
     "cancel": cancel.measure,
@@ -37,6 +38,16 @@ AIMS: dict[tuple[str, str], float] = {
     ("postgresql", "10000 chunks, packed"): 30.0,
     ("postgresql", "10000 chunks, appended one by one"): 30.0,
     ("sqlite", "10000 chunks, appended one by one"): 30.0,
+    ("redis", "1 producer"): 100_000,
+    ("redis", "64 producers"): 150_000,
+    ("redis", "10000 chunks, packed"): 20.0,
+    ("redis", "10000 chunks, packed, 100 late subscribers at once"): 1500.0,
+    ("redis", "10000 chunks, appended one by one"): 80.0,
+    ("redis", "1000 subscribers on 100 streams, 10/s each, two processes, p50"): 0.6,
+    ("redis", "1000 subscribers on 100 streams, 10/s each, two processes: sockets of the subscribers' process"): 3,
+    ("redis", "10000 subscribers on 1000 streams, 1/s each, two processes, p50"): 1.0,
+    ("redis", "10000 subscribers on 1000 streams, 1/s each, two processes: sockets of the subscribers' process"): 3,
+    ("redis", "cancel() to the interrupted producer, two processes, p50"): 0.5,
 }
 """What a figure should reach on a small machine: orientation only. The share of the floor is what judges."""
 
@@ -57,6 +68,6 @@ async def round_in_process(caller: Caller, *, name: str, backend: str, quick: bo
     """Role: one round."""
     with fresh_place(backend, None if directory is None else Path(directory)) as place:
         figures = await BENCHMARKS[name](place, QUICK if quick else FULL)
-        if backend not in EMBEDDED:
+        if backend not in OWN:
             await clean(place)
     await caller.say("figures", [dataclasses.asdict(figure) for figure in figures])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 
 from benchmarks.figures import Figure
@@ -16,8 +17,12 @@ from streamhub import Hub
 
 async def measure(place: Place, scale: Scale) -> list[Figure]:
     floor = floor_of(place)
+    one = await _written(place, floor, producers=1, chunks=scale.chunks)
+    by_hand = await floor.by_hand(scale.baseline_chunks)
+    if by_hand is not None:
+        one.append(dataclasses.replace(one[0], name="1 producer, beside what is written by hand", floor=by_hand))
     return [
-        *await _written(place, floor, producers=1, chunks=scale.chunks),
+        *one,
         *await _written(place, floor, producers=scale.producers, chunks=scale.chunks),
         await _delivered(place, floor, chunks=scale.chunks),
     ]

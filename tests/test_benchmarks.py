@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import servers
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = {"throughput", "latency", "replay", "fanout", "attach", "takeover", "cancel", "baseline", "processes"}
+BENCHMARKS = {
+    "throughput", "latency", "replay", "fanout", "crowd", "attach", "takeover", "cancel", "baseline", "processes",
+}  # fmt: skip
 BACKENDS = {"memory", "sqlite"}
 
 
@@ -30,14 +33,30 @@ def test_a_quick_run_measures_everything_on_both_embedded_backends(tmp_path: Pat
     assert report["failures"] == []
     assert {"python", "cpu", "sqlite", "load average", "load average at the end"} <= set(report["environment"])
     measured = {(figure["backend"], figure["benchmark"]) for figure in report["figures"]}
-    # memory:// is not shared by processes: there is nobody to take over from, or to produce beside.
-    alone = {("memory", "takeover"), ("memory", "processes")}
+    # memory:// is not shared by processes: there is nobody to take over from, to read elsewhere or to produce beside.
+    alone = {("memory", "takeover"), ("memory", "crowd"), ("memory", "processes")}
     assert measured == {(backend, name) for backend in BACKENDS for name in BENCHMARKS} - alone
     for figure in report["figures"]:
         assert figure["min"] <= figure["median"] <= figure["max"], figure
         assert (figure["floor"] is None) == (figure["share"] is None) or figure["median"] == 0, figure
         assert figure["rounds"], figure
         assert figure["name"] in done.stdout
+
+
+@pytest.mark.timeout(120)
+def test_redis_is_measured_on_a_server_that_is_started_for_it(tmp_path: Path) -> None:
+    servers.redis_binary("8.2")
+    report_file = tmp_path / "report.json"
+
+    done = run("--quick", "throughput", "crowd", "baseline", "--backend", "redis", "--json", str(report_file))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(report_file.read_text())
+    assert report["failures"] == []
+    by_name = {figure["name"]: figure for figure in report["figures"]}
+    assert {figure["benchmark"] for figure in report["figures"]} == {"throughput", "crowd", "baseline"}
+    assert by_name["1 producer"]["floor"] is not None
+    assert by_name["1 producer, beside what is written by hand"]["floor"] is not None
 
 
 @pytest.mark.timeout(120)

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from streamhub.types import CancelRequest, RunRef
 from streamhub_redis.feeds import RedisRequestFeed, follow_requests
 from streamhub_redis.node import Request
+from streamhub_redis.parts import parts
 from streamhub_redis.requests import read_request, write_request
 from streamhub_redis.resp import pack
 from streamhub_redis.scripts import REQUEST
@@ -34,8 +35,10 @@ class RedisCancels:
 
     async def pending(self, runs: Sequence[RunRef]) -> Sequence[CancelRequest | None]:
         """Read stored requests; see ``CancelBus.pending``."""
-        names = [self._session.names.cancel(*ref) for ref in runs]
-        answers = await self._session.tell([Request(name, pack(b"GET", name)) for name in names], lane="write")
+        self._session.context.check()
+        answers: list[bytes | None] = []
+        for some in parts([self._session.names.cancel(*ref) for ref in runs]):
+            answers += await self._session.tell([Request(name, pack(b"GET", name)) for name in some], lane="write")
         return [
             None if answer is None else read_request(RunRef(*ref), answer)
             for ref, answer in zip(runs, answers, strict=True)

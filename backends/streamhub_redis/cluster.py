@@ -24,7 +24,7 @@ _ROUNDS = 6
 _PAUSE_SECONDS = 0.02
 
 _MOVING = {"MOVED", "ASK", "TRYAGAIN"}
-_UNSETTLED = {"CLUSTERDOWN", "MASTERDOWN", "READONLY", "LOADING"}
+_UNSETTLED = {"CLUSTERDOWN", "MASTERDOWN", "READONLY"}
 
 
 class ClusterServer:
@@ -47,8 +47,6 @@ class ClusterServer:
         """Find the nodes, see that they are fit, and load all scripts on those that can be reached."""
         for node in self._nodes.values():
             node.reopen()
-        self._outdated = True
-        await self._look()
         nodes = await self.masters()
         outcomes = await asyncio.gather(*(prepare(node, clustered=True) for node in nodes), return_exceptions=True)
         errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -109,6 +107,7 @@ class ClusterServer:
         except BackendUnavailableError as exc:
             self._outdated = True
             self._away.add(owner)
+            self._slots.forget(owner)
             # An error of its own for each: it is raised, and grows a traceback, in another task.
             return [_copy(exc) for _ in requests]
         self._away.discard(owner)
@@ -118,8 +117,8 @@ class ClusterServer:
         if not isinstance(reply, ResponseError):
             return reply
         if isinstance(reply, MovedError):
+            # No reason to look: a map may know less than this.
             self._slots.move(reply.slot_id, moved_to(reply, owner))
-            self._outdated = True
         elif code_of(reply) in _UNSETTLED:
             self._outdated = True
         return refusal(self._where, reply)
@@ -176,6 +175,8 @@ class ClusterServer:
 
     async def masters(self) -> Sequence[Node]:
         """Return the nodes that serve slots."""
+        # Calls follow the slots they meet: a node may have come that none of them met.
+        self._outdated = True
         await self._look()
         return [self._node(address) for address in self._slots.owners()]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from contextlib import suppress
+from typing import NamedTuple, TypeAlias
 
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.exceptions import ConnectionError as DriverConnectionError
-from redis.exceptions import RedisError
 
 from streamhub_redis.options import RedisOptions
 from streamhub_redis.resp import pack
@@ -15,6 +17,9 @@ from streamhub_redis.wire import Wire, elements, socket_wire, tcp_wire
 
 Dial: TypeAlias = Callable[[], Awaitable[Wire]]
 """Opens a connection; raises the driver's errors."""
+
+_GRACE_SECONDS = 0.5
+"""How long the other Sentinels are waited for, once one has answered."""
 
 
 def dialler(target: Target, options: RedisOptions) -> Dial:
@@ -51,37 +56,58 @@ async def _opened(wire: Wire) -> Wire:
     return wire
 
 
+class _Master(NamedTuple):
+    """What a Sentinel knows of the master: the newest configuration is the greatest."""
+
+    epoch: int
+    host: str
+    port: int
+
+
 class Sentinels:
     """Asks Sentinels for a master's address, before every connection: it may have changed."""
 
     def __init__(self, target: Target, options: RedisOptions) -> None:
         self._target = target
         self._options = options
-        self._hosts = list(target.hosts)
 
     async def dial(self) -> Wire:
-        """Connect to the master that a Sentinel names, if it says itself that it is one."""
-        # Why each did not answer is left out: the reasons differ, and say little.
-        error: Exception = DriverConnectionError(f"no sentinel that answers knows a master {self._target.service!r}")
-        for place, (host, port) in enumerate(list(self._hosts)):
-            try:
-                address = await self._ask(host, port)
-            except (RedisError, OSError):
-                continue
-            if address is None:
-                continue
-            try:
-                wire = await self._connect(*address)
-            except (RedisError, OSError) as exc:
-                error = exc
-                continue
-            # The one that knew is asked first from now on.
-            self._hosts.insert(0, self._hosts.pop(place))
-            return wire
-        raise error
+        """Connect to the master of the newest configuration that a Sentinel knows, if it says itself that it is one.
 
-    async def _ask(self, host: str, port: int) -> tuple[str, int] | None:
-        options = self._options
+        All are asked: one that has not heard of a failover names the old master, and that may run again, and take
+        itself for the master until it is told otherwise. What it acknowledged meanwhile would be lost.
+        """
+        refusals: list[Exception] = []
+        newest = max(await self._answers(refusals), default=None)
+        if len(refusals) == len(self._target.hosts):
+            raise refusals[0]
+        if newest is None:
+            # Why each did not answer is left out: the reasons differ, and say little.
+            raise DriverConnectionError(f"no sentinel that answers knows a master {self._target.service!r}")
+        return await self._connect(newest.host, newest.port)
+
+    async def _answers(self, refusals: list[Exception]) -> list[_Master]:
+        clock = asyncio.get_running_loop().time
+        answers: list[_Master] = []
+
+        async def ask(host: str, port: int) -> None:
+            try:
+                answers.append(await self._ask(host, port))
+            except (AuthenticationError, AuthorizationError) as exc:
+                refusals.append(exc)
+            except (RedisError, OSError):
+                pass
+            else:
+                if limit.when() is None:
+                    limit.reschedule(clock() + _GRACE_SECONDS)
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None) as limit:
+                await asyncio.gather(*(ask(*host) for host in self._target.hosts))
+        return answers
+
+    async def _ask(self, host: str, port: int) -> _Master:
+        options, service = self._options, self._target.service.encode()
         wire = tcp_wire(
             host,
             port,
@@ -92,11 +118,17 @@ class Sentinels:
         )
         try:
             await wire.open()
-            command = pack(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._target.service.encode())
-            address = elements(await wire.call(command))
+            facts = elements(await wire.call(pack(b"SENTINEL", b"MASTER", service))) or []
+            # Afterwards: the address may be newer than the epoch says, but not older. Nor do the facts tell a replica
+            # that is just being made the master.
+            address = elements(await wire.call(pack(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service)))
         finally:
             await wire.drop()
-        return (address[0].decode(), int(address[1])) if address else None
+        if not address:
+            raise DriverConnectionError(f"the sentinel at {host}:{port} knows no master {self._target.service!r}")
+        # A user who may not ask for the facts gets no epoch: any Sentinel is believed then.
+        known = dict(zip(facts[::2], facts[1::2], strict=True))
+        return _Master(int(known.get(b"config-epoch", 0)), address[0].decode(), int(address[1]))
 
     async def _connect(self, host: str, port: int) -> Wire:
         wire = await node_dialler(host, port, self._target, self._options)()

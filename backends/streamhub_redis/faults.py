@@ -1,7 +1,8 @@
 """What can go wrong with a server, said in streamhub's errors.
 
-* The connection breaks, nothing is answered in time, or the server says that it cannot now (``LOADING``, ``READONLY``,
-  ``CLUSTERDOWN``, ``OOM`` …): ``BackendUnavailableError``. It may pass, so the core repeats the call for a while.
+* The connection breaks, nothing is answered in time, or the server says that it cannot now (``READONLY``,
+  ``CLUSTERDOWN``, ``OOM`` …; for the driver, ``LOADING`` is an error of the connection): ``BackendUnavailableError``.
+  It may pass, so the core repeats the call for a while.
 * The server will never allow it (``NOPERM``, ``WRONGPASS``, ``WRONGTYPE`` …): ``ConfigError``.
 """
 
@@ -16,7 +17,6 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from streamhub.errors import BackendUnavailableError, ConfigError, StreamHubError
 
 _PASSING = {
-    "LOADING": "it is loading its data",
     "READONLY": "it is a replica: its master's address is looked up again",
     "MASTERDOWN": "it is a replica without its master",
     "CLUSTERDOWN": "the cluster does not serve this slot now",

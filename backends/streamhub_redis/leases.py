@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from streamhub.errors import LeaseHeldError
 from streamhub.types import Holder, Lease
 from streamhub_redis.node import Request
+from streamhub_redis.parts import parts
 from streamhub_redis.scripts import ACQUIRE, HOLDER, RELEASE, RENEW, Script
 from streamhub_redis.session import Session
 
@@ -35,10 +37,14 @@ class RedisLeases:
 
     async def renew(self, leases: Sequence[Lease]) -> Sequence[bool]:
         """Begin each lease's time anew; see ``LeaseManager.renew``."""
-        requests = [
-            self._request(RENEW, lease.key, *_identity(lease), _milliseconds(lease.ttl_seconds)) for lease in leases
-        ]
-        return [answer == 1 for answer in await self._session.tell(requests, lane="write")]
+        self._session.context.check()
+        answers: list[Any] = []
+        for some in parts(leases):
+            requests = [
+                self._request(RENEW, lease.key, *_identity(lease), _milliseconds(lease.ttl_seconds)) for lease in some
+            ]
+            answers += await self._session.tell(requests, lane="write")
+        return [answer == 1 for answer in answers]
 
     async def release(self, lease: Lease) -> None:
         """Give the lease up; see ``LeaseManager.release``."""
@@ -46,7 +52,10 @@ class RedisLeases:
 
     async def holders(self, keys: Sequence[str]) -> Sequence[Holder | None]:
         """Say who holds each lease now; see ``LeaseManager.holders``."""
-        answers = await self._session.tell([self._request(HOLDER, key) for key in keys], lane="read")
+        self._session.context.check()
+        answers: list[Any] = []
+        for some in parts(keys):
+            answers += await self._session.tell([self._request(HOLDER, key) for key in some], lane="read")
         return [
             None if answer is None else Holder(int(answer[0]), answer[1].decode(), answer[2] / 1000)
             for answer in answers

@@ -14,6 +14,7 @@ from streamhub.types import Page, Read, StreamInfo
 from streamhub_redis.answers import log_lost
 from streamhub_redis.entries import page_of
 from streamhub_redis.node import Request
+from streamhub_redis.parts import parts
 from streamhub_redis.scripts import DESCRIBE, READ
 from streamhub_redis.server import Answer
 from streamhub_redis.session import Session
@@ -69,6 +70,14 @@ def _page(item: Read, answer: Answer) -> Page:
 
 async def describe(session: Session, keys: Sequence[str], *, touch: bool) -> list[StreamInfo | None]:
     """Describe streams; see ``StreamStore.describe``."""
+    session.context.check()
+    infos: list[StreamInfo | None] = []
+    for some in parts(keys):
+        infos += await _described(session, some, touch=touch)
+    return infos
+
+
+async def _described(session: Session, keys: Sequence[str], *, touch: bool) -> list[StreamInfo | None]:
     requests: list[Request] = []
     for key in keys:
         names = session.names.stream(key)

@@ -22,10 +22,15 @@ class Address(NamedTuple):
 
 
 class Slots:
-    """The map of all slots, as far as it is known."""
+    """The map of all slots, as far as it is known.
+
+    A slot that was seen to move keeps its new owner until a map agrees: nodes learn of a move one after another, and
+    the map of one that has not would send calls back to the old owner.
+    """
 
     def __init__(self) -> None:
         self._owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        self._moved: dict[int, Address] = {}
 
     def owner(self, key: bytes) -> Address | None:
         """Return the node that serves a key; None if nobody does."""
@@ -33,13 +38,20 @@ class Slots:
 
     def move(self, slot: int, owner: Address) -> None:
         """Note that a slot has another owner."""
-        self._owners[slot] = owner
+        self._owners[slot] = self._moved[slot] = owner
+
+    def forget(self, owner: Address) -> None:
+        """Believe maps again, for what is said to have moved to a node."""
+        self._moved = {slot: node for slot, node in self._moved.items() if node != owner}
 
     def replace(self, ranges: Iterable[tuple[int, int, Address]]) -> None:
-        """Forget everything, and note ranges of slots, both ends included."""
+        """Take a map: ranges of slots, both ends included."""
         self._owners = [None] * REDIS_CLUSTER_HASH_SLOTS
         for first, last, owner in ranges:
             self._owners[first : last + 1] = [owner] * (last + 1 - first)
+        self._moved = {slot: owner for slot, owner in self._moved.items() if self._owners[slot] != owner}
+        for slot, owner in self._moved.items():
+            self._owners[slot] = owner
 
     def owners(self) -> list[Address]:
         """Return every node that serves a slot, once."""

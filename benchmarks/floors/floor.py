@@ -71,6 +71,14 @@ class Floor:
         """Carry a load from one process to another; return each chunk's latency."""
         return None
 
+    async def crowd_latencies_ns(self, load: Load, subscribers: int) -> Sequence[int] | None:
+        """Carry a load from one process to many readers in another; return each delivery's latency."""
+        return None
+
+    async def by_hand(self, chunks: int) -> float | None:
+        """Do what is written by hand most often, with a reader beside it; return chunks a second."""
+        return None
+
     async def baselines(self, chunks: int) -> dict[str, float]:
         """Do what is often written by hand; return chunks a second by description."""
         return {}

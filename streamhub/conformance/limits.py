@@ -73,7 +73,7 @@ class LimitTests(ContractTests):
         await new.append(b"abcd")
 
     async def test_caps_count_what_is_kept(self, harness: Harness) -> None:
-        """E4: a run that was trimmed, and is resumed to refuse, has room for what its caps leave beside what is kept."""
+        """E4: a run that was trimmed, and is resumed to refuse, has room for what its caps leave beside what it has."""
         key = harness.unique_key()
         store = (await harness.make()).store
         trimmed = Writer(store, key, retention=Retention(max_chunks=3, overflow="trim"))

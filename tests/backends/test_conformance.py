@@ -12,8 +12,6 @@ from streamhub_memory import MemoryBackend
 from streamhub.conformance import ConformanceSuite, UrlHarness
 from streamhub.protocols import Backend
 
-pytest_plugins = ["streamhub.conformance.plugin"]
-
 
 class MemoryHarness(UrlHarness):
     """A namespace for each case; it can be emptied and counted, and has no server to stop."""

@@ -7,8 +7,6 @@ from redis_support import RedisHarness
 
 from streamhub.conformance import ConformanceSuite
 
-pytest_plugins = ["streamhub.conformance.plugin"]
-
 
 class TestRedis82(ConformanceSuite):
     def make_harness(self) -> RedisHarness:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import ssl
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -18,14 +18,14 @@ from streamhub_redis import RedisBackend
 from streamhub_redis.inbox import MAX_ITEMS, Inbox
 
 from streamhub import Hub
-from streamhub.conformance.writer import Writer, append, described, read_all
+from streamhub.conformance.writer import Writer, acquire, append, described, read_all
 from streamhub.errors import (
     BackendUnavailableError,
     ConfigError,
     HubClosedError,
     StreamHubError,
 )
-from streamhub.types import COMPLETED, Append, Change, Read
+from streamhub.types import COMPLETED, Append, Change, Read, RunRef
 
 CERTIFICATE = Path(__file__).parent.parent / "data" / "localhost.pem"
 
@@ -173,6 +173,23 @@ async def test_calls_on_a_frozen_server_end_within_their_time(harness: RedisHarn
     assert await backend.store.describe([key]) == [None]
 
 
+async def test_a_reply_that_comes_too_late_is_nobodys(harness: RedisHarness) -> None:
+    harness.url = f"{harness.server.url}?prefix={harness.store_prefix}&timeout_seconds=0.2&connect_seconds=2"
+    backend = await harness.make()
+    writers = [Writer(backend.store, harness.unique_key()) for _ in range(12)]
+    for number, writer in enumerate(writers, 1):
+        await writer.open()
+        await writer.append(*[b"a"] * number)
+    for _ in range(4):
+        async with harness.paused():
+            late = await asyncio.gather(
+                *(described(backend.store, writer.key) for writer in writers), return_exceptions=True
+            )
+        assert {type(outcome) for outcome in late} == {BackendUnavailableError}
+        infos = await asyncio.gather(*(described(backend.store, writer.key) for writer in writers))
+        assert [info.tail for info in infos] == list(range(1, 13))
+
+
 async def test_closing_ends_calls_and_feeds(harness: RedisHarness, backend: RedisBackend) -> None:
     async with harness.paused():
         call = asyncio.ensure_future(backend.store.describe(["k"]))
@@ -316,7 +333,10 @@ async def test_a_full_server_refuses_and_recovers(flavour: str) -> None:
 @pytest.mark.parametrize("flavour", FLAVOURS)
 async def test_a_master_that_became_a_replica_is_left(flavour: str) -> None:
     binary = servers.redis_binary(flavour)
-    with redis_servers.started(binary) as master, redis_servers.started(binary) as server:
+    with (
+        redis_servers.started(binary, config=["repl-diskless-sync-delay 0"]) as master,
+        redis_servers.started(binary) as server,
+    ):
         async with connected(server.url) as backend:
             writer = Writer(backend.store, "k")
             await writer.open()
@@ -341,7 +361,10 @@ def _linked(server: redis_servers.RedisServer) -> bool:
 @pytest.mark.parametrize("flavour", FLAVOURS)
 async def test_what_is_acknowledged_waits_for_replicas(flavour: str) -> None:
     binary = servers.redis_binary(flavour)
-    with redis_servers.started(binary) as master, redis_servers.started(binary) as replica:
+    with (
+        redis_servers.started(binary, config=["repl-diskless-sync-delay 0"]) as master,
+        redis_servers.started(binary) as replica,
+    ):
         url = f"{master.url}?wait_replicas=1&wait_seconds=0.2&timeout_seconds=2"
         async with connected(url) as backend:
             lonely = Writer(backend.store, "lonely")
@@ -503,6 +526,26 @@ async def test_many_calls_share_a_connection(harness: RedisHarness, backend: Red
     assert [page.chunks for page in pages if not isinstance(page, StreamHubError)] == [
         (b"0", b"1", b"2", b"3", b"4")
     ] * 50
+
+
+@pytest.mark.parametrize("call", ["renew", "pending", "touch"])
+async def test_a_call_for_many_streams_keeps_no_append_waiting(
+    harness: RedisHarness, backend: RedisBackend, call: str
+) -> None:
+    keys = [harness.unique_key() for _ in range(200)]
+    leases = await asyncio.gather(*(acquire(backend, key) for key in keys))
+    writer = Writer(backend.store, harness.unique_key())
+    await writer.open()
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "renew": lambda: backend.leases.renew(leases),
+        "pending": lambda: backend.cancels.pending([RunRef(key, "r") for key in keys]),
+        "touch": lambda: backend.store.describe(keys, touch=True),
+    }
+    long = asyncio.ensure_future(calls[call]())
+    await asyncio.sleep(0)  # it is sent first
+    await writer.append(b"a")
+    assert not long.done()
+    assert await long == [True if call == "renew" else None] * 200
 
 
 async def test_an_inbox_that_is_not_emptied_stays_small() -> None:

@@ -1,4 +1,4 @@
-"""The conformance suite on the oldest Redis, on Valkey, on a cluster, and through Sentinels."""
+"""The conformance suite on the oldest Redis, on Valkey, on a cluster, through Sentinels, and in a container."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import servers
 from redis_support import RedisHarness
 
 from streamhub.conformance import ConformanceSuite
-
-pytest_plugins = ["streamhub.conformance.plugin"]
 
 
 class TestRedis62(ConformanceSuite):
@@ -28,3 +26,8 @@ class TestCluster82(ConformanceSuite):
 class TestSentinel82(ConformanceSuite):
     def make_harness(self) -> RedisHarness:
         return RedisHarness(servers.redis_sentinels("8.2"))
+
+
+class TestContainer82(ConformanceSuite):
+    def make_harness(self) -> RedisHarness:
+        return RedisHarness(servers.contained_redis_server("8.2"))

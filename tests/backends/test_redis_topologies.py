@@ -21,6 +21,9 @@ from streamhub.types import Append
 OPTIONS = "timeout_seconds=1&connect_seconds=1&poll_seconds=0.5&wait_seconds=0.5"
 
 
+FIND = "+sentinel|get-master-addr-by-name"
+
+
 @pytest.fixture(params=GROUP_FLAVOURS)
 def cluster(request: pytest.FixtureRequest) -> Cluster:
     return servers.redis_cluster(request.param)
@@ -109,10 +112,41 @@ def test_slots_are_read_as_nodes_give_them() -> None:
     assert read_ranges(b"something else", asked) is None
 
 
+def test_a_slot_that_moved_stays_until_a_map_agrees() -> None:
+    old, new, newer = Address("old", 1), Address("new", 2), Address("newer", 3)
+    slots, key = Slots(), b"{k}"
+    slot = key_slot(key)
+    slots.replace([(0, 16383, old)])
+    slots.move(slot, new)
+    slots.replace([(0, 16383, old)])
+    assert slots.owner(key) == new
+    slots.replace([(0, slot - 1, old), (slot, slot, new), (slot + 1, 16383, old)])
+    slots.replace([(0, 16383, newer)])
+    assert slots.owner(key) == newer
+    slots.move(slot, new)
+    slots.forget(new)  # it does not answer: another may have taken its slots over
+    slots.replace([(0, 16383, newer)])
+    assert slots.owner(key) == newer
+
+
 async def test_a_master_that_nobody_knows_is_unavailable() -> None:
     sentinels = servers.redis_sentinels("8.2")
     with pytest.raises(BackendUnavailableError, match="'another'"):
         await RedisBackend(f"redis+sentinel://{sentinels.hosts}/another").connect()
+
+
+@pytest.mark.parametrize("rights", [["+sentinel|master", FIND], [FIND]], ids=["all it asks", "the least"])
+async def test_a_user_of_the_sentinels_needs_few_rights(rights: list[str]) -> None:
+    sentinels = servers.redis_sentinels("8.2")
+    for sentinel in sentinels.sentinels:
+        with sentinel.admin() as admin:
+            admin.execute_command("ACL", "SETUSER", "finder", "reset", "on", ">s3cret", "-@all", *rights)
+    own = "sentinel_username=finder&sentinel_password="
+    async with connected(f"{sentinels.least_url}?{own}s3cret") as backend:
+        await backend.ping()
+    with pytest.raises(ConfigError, match="credentials") as caught:
+        await RedisBackend(f"{sentinels.least_url}?{own}wr0ng").connect()
+    assert "wr0ng" not in repr(caught.value)
 
 
 @pytest.fixture(autouse=True)

@@ -131,7 +131,22 @@ def test_any_other_skip_fails_the_session(tmp_path: Path) -> None:
     for skip in ('pytest.skip("no time")', 'pytest.skip("memory does not declare patience")'):
         done = pytest_in(tmp_path, SMALL + f"\n    async def test_skips(self, harness):\n        {skip}\n")
         assert done.returncode == pytest.ExitCode.TESTS_FAILED
-        assert "test_skips was skipped, though no capability is missing" in done.stdout
+        assert "TestMine: 1 skipped, though no capability is missing: " in done.stdout
+
+
+def test_workers_of_xdist_are_counted_together(tmp_path: Path) -> None:
+    done = pytest_in(tmp_path, SMALL, "-n", "2")
+    alone = pytest_in(tmp_path, SMALL)
+    told = [
+        [line for line in each.stdout.splitlines() if "cases, " in line or "  skipped" in line]
+        for each in (done, alone)
+    ]
+    assert told[0] == told[1] != []
+    assert done.returncode == alone.returncode
+    skipping = SMALL + '\n    async def test_skips(self, harness):\n        pytest.skip("no time")\n'
+    done = pytest_in(tmp_path, skipping, "-n", "2")
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "TestMine: 1 skipped, though no capability is missing: no time" in done.stdout
 
 
 def test_deselected_cases_are_counted(tmp_path: Path) -> None:

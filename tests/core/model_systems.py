@@ -20,11 +20,11 @@ from streamhub.protocols import Backend
 
 T = TypeVar("T")
 
-EXAMPLES = int(os.environ.get("STREAMHUB_MODEL_EXAMPLES", "0"))
+TIMES = int(os.environ.get("STREAMHUB_MODEL_TIMES", "0"))
 
 MARKS = [
     # A failure takes long to shrink.
-    pytest.mark.timeout(0 if EXAMPLES else 900),
+    pytest.mark.timeout(0 if TIMES else 900),
     # The threads of a backend may draw random numbers while Hypothesis believes that only a strategy could.
     pytest.mark.filterwarnings("ignore:.*random.*:hypothesis.errors.HypothesisDeprecationWarning"),
 ]
@@ -32,9 +32,9 @@ MARKS = [
 
 def _profile(examples: int, steps: int, shrink: bool) -> settings:
     return settings(
-        max_examples=EXAMPLES or examples,
+        max_examples=examples * (TIMES or 1),
         stateful_step_count=steps,
-        derandomize=not EXAMPLES,
+        derandomize=not TIMES,
         database=None,
         deadline=None,
         phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
@@ -144,7 +144,7 @@ SYSTEMS: dict[str, Callable[[], System]] = {"memory": MemorySystem, "sqlite": Sq
 def run_model(
     system: System, machine: Callable[[], RuleBasedStateMachine], *, examples: int, steps: int, shrink: bool = True
 ) -> None:
-    """Run ``examples`` programs, always the same ones, or as many random ones as the environment asks for.
+    """Run ``examples`` programs, always the same ones, or a multiple of random ones if the environment asks for it.
 
     Shrinking a failure is out of the question for a machine that waits for what does not happen.
     """

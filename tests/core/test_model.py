@@ -1,7 +1,7 @@
 """Random interleavings of everything a process can do to a backend, against a model of plain dicts.
 
-``STREAMHUB_MODEL_EXAMPLES=5000`` runs that many random programs of each kind, other ones each time; without it a
-few are run, always the same.
+``STREAMHUB_MODEL_TIMES=10`` runs ten times as many random programs, other ones each time; without it a few are run,
+always the same.
 """
 
 from __future__ import annotations

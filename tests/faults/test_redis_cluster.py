@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 import servers
-from redis_cluster import Cluster, Migration, clustered
+from proxy import proxied
+from redis_cluster import BUS_OFFSET, Cluster, Migration, clustered
 from redis_faults import GROUP_FLAVOURS, PATIENCE, ROUNDS, STEADY, admin, assert_whole, harness_on, work_under
+from redis_servers import RedisServer, free_port
 
 from streamhub import BackendUnavailableError, ProducerCancelledError
 from streamhub.conformance.drive import UNPOLLED, data_of, produce_all, reading, replay, send_all, soon, words
@@ -122,6 +125,42 @@ async def test_a_node_that_is_killed_delays_only_its_own_streams(cluster: Cluste
         for key in (hit, spared):
             assert_whole(await replay(there, key), [*words(10), b"more"])
             assert (await described((await harness.make()).store, key)).end == COMPLETED
+
+
+async def test_a_node_that_has_not_heard_of_a_slots_move_does_not_lead_back() -> None:
+    """Each move is met once: what MOVED said holds, whatever the map of a node says that cannot know it."""
+    async with AsyncExitStack() as stack:
+        ports = [free_port() for _ in range(3)]
+        buses = [
+            await stack.enter_async_context(proxied("127.0.0.1", port + BUS_OFFSET, opaque=True)) for port in ports
+        ]
+        cluster = Cluster(
+            servers.redis_binary("8.2"),
+            ways=[(port, bus.port) for port, bus in zip(ports, buses, strict=True)],
+            config=["cluster-node-timeout 60000"],
+        )
+        stack.callback(cluster.close)
+        await asyncio.to_thread(cluster.start)
+        harness = await stack.enter_async_context(harness_on(cluster.url))
+        store = (await harness.make()).store
+        writers = [Writer(store, harness.unique_key()) for _ in range(16)]
+        for writer in writers:
+            await writer.open()
+        for bus in buses:
+            bus.swallow()
+        for writer in writers:
+            migration = cluster.migration(log_name(writer.key))
+            migration.begin()
+            migration.move(*migration.keys())
+            migration.hand_over()
+            for other in writers:
+                await other.append(b"a")
+        assert sum(_redirections(node) for node in cluster.nodes) == len(writers)
+
+
+def _redirections(node: RedisServer) -> int:
+    with node.admin() as client:
+        return client.info("errorstats").get("errorstat_MOVED", {"count": 0})["count"]
 
 
 @pytest.mark.parametrize("flavour", GROUP_FLAVOURS)
