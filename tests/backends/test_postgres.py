@@ -486,6 +486,7 @@ async def test_relaxed_durability_does_not_wait_for_the_disk(server: PostgresSer
 
 
 async def test_a_process_needs_four_connections_at_most(harness: PostgresHarness) -> None:
+    harness.url = f"{harness.url}&application_name={harness.token}"
     hub = await harness.hub()
     keys = [harness.unique_key() for _ in range(20)]
     async with asyncio.TaskGroup() as group:
@@ -493,13 +494,12 @@ async def test_a_process_needs_four_connections_at_most(harness: PostgresHarness
             group.create_task(produce_all(hub, key, [b"a"] * 20, flush_each=True))
             group.create_task(collect_all(hub, key))
     async with harness.admin() as admin:
-        names = await admin.fetch(
+        rows = await admin.fetch(
             "SELECT application_name, count(*) FROM pg_stat_activity"
-            " WHERE application_name LIKE 'streamhub%' GROUP BY application_name"
+            " WHERE starts_with(application_name, $1) GROUP BY application_name",
+            harness.token,
         )
-    counts = dict(names)
-    assert counts.get("streamhub listening", 0) <= 1
-    assert counts["streamhub"] <= 3
+    assert dict(rows) == {harness.token: 3, f"{harness.token} listening": 1}
 
 
 async def collect_all(hub: Any, key: str) -> None:
