@@ -408,35 +408,32 @@ async def test_backends_killed_at_random_under_load(harness: PostgresHarness) ->
     """Every chunk is stored once, though connections of all kinds are killed all the time."""
     settings = {"lease_seconds": 60.0, "poll_seconds": 0.3}
     here, there = await harness.hub(**settings), await harness.hub(**settings)
-    keys, source = [harness.unique_key() for _ in range(4)], words(600)
-    over = False
+    sent: dict[str, list[bytes]] = {harness.unique_key(): [] for _ in range(4)}
+    killed, enough = 0, 30 * ROUNDS
 
-    async def kill() -> int:
-        count = 0
+    async def kill() -> None:
+        nonlocal killed
         async with harness.admin() as admin:
-            while not over:
-                count += await admin.fetchval(
+            while killed < enough:
+                killed += await admin.fetchval(
                     "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity"
                     " WHERE application_name LIKE 'streamhub%' ORDER BY random() LIMIT 2) AS picked"
                 )
                 await asyncio.sleep(0.05)
-        return count
 
     async def produce(key: str) -> None:
         async with here.produce(key, wait=20) as producer:
-            for number, chunk in enumerate(source):
-                await producer.send(chunk)
-                if number % 7 == 0:
+            while killed < enough or len(sent[key]) < 200:
+                sent[key].append(b"%d" % len(sent[key]))
+                await producer.send(sent[key][-1])
+                if len(sent[key]) % 7 == 0:
                     await producer.flush()
 
-    killing = asyncio.create_task(kill())
     async with contextlib.AsyncExitStack() as stack:
-        lives = [await stack.enter_async_context(reading(there, key, wait=30)) for key in keys]
-        await soon(asyncio.gather(*map(produce, keys)), 50)
-        over = True
-        assert await killing > 10
-        for live in lives:
-            assert data_of(await live.finished()) == source
+        lives = [await stack.enter_async_context(reading(there, key, wait=30)) for key in sent]
+        await soon(asyncio.gather(kill(), *map(produce, sent)), 50)
+        for key, live in zip(sent, lives, strict=True):
+            assert data_of(await live.finished()) == sent[key]
 
 
 # --- servers that fall
