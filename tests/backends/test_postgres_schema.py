@@ -24,7 +24,8 @@ from streamhub_postgres.target import parse_url
 from streamhub_postgres.wire import open_wire
 
 from streamhub import Hub
-from streamhub.conformance.drive import data_of, produce_all, replay
+from streamhub.conformance.drive import data_of, produce_all, replay, soon
+from streamhub.conformance.waiting import eventually
 from streamhub.conformance.writer import Writer, read_all
 from streamhub.errors import (
     BackendUnavailableError,
@@ -501,3 +502,24 @@ async def test_options_of_the_session_reach_the_server(database: str) -> None:
         async with backend.store.changes():
             found = await run(database, "SELECT 1 FROM pg_stat_activity WHERE application_name = 'chat listening'")
             assert len(found) == 1
+
+
+# --- the race of two first connections
+
+
+async def test_whoever_waits_for_the_lock_sees_what_was_made_meanwhile(database: str) -> None:
+    """It has looked before, found nothing, and may remember that: the server keeps what it has looked up."""
+    script = PostgresBackend.setup_sql("streamhub")
+    begin, _, rest = script.partition("CREATE SCHEMA")
+    maker = await asyncpg.connect(database)
+    await maker.execute(begin)  # with the lock, and nothing else yet
+    backend = PostgresBackend(database)
+    connecting = asyncio.create_task(backend.connect())
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    await eventually(lambda: maker.fetchval(waiting))
+    await maker.execute(f"CREATE SCHEMA{rest}")
+    await maker.close()
+    await soon(connecting)
+    await Writer(backend.store, "k").open()
+    await backend.aclose()
+    assert [row["version"] for row in await run(database, "SELECT version FROM streamhub.migration")] == [1]

@@ -1,8 +1,12 @@
 -- The schema's version. Each statement is one step; what is run together is run in one transaction.
 
 -- name: exists
--- Result: whether the table of versions is there (and may be seen).
-SELECT to_regclass('{schema}.migration') IS NOT NULL;
+-- Result: whether the table of versions is there. Read from the tables of the catalog: a name that was looked up before,
+-- and was not there, may be remembered as such until the transaction ends, though it has been made meanwhile.
+SELECT EXISTS (
+    SELECT 1 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = {literal} AND c.relname = 'migration'
+);
 
 -- name: version
 -- Result: the version of the schema; 0 for none.
