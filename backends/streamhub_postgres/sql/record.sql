@@ -13,7 +13,7 @@ LEFT JOIN LATERAL (
         SELECT i.first, i.last, i.chunks, sum(octet_length(i.chunks)) OVER (ORDER BY i.last) - octet_length(i.chunks) AS before
         FROM (
             SELECT r.first, r.last, r.chunks FROM {schema}.record AS r
-            WHERE r.content = s.content AND r.last > w.after AND w.after + 1 >= s.first AND w.after < s.tail
+            WHERE r.content = s.content AND r.last > w.after AND w.after >= s.first - 1 AND w.after < s.tail
             ORDER BY r.last LIMIT w.max_chunks
         ) AS i
     ) AS q
