@@ -14,6 +14,9 @@ from streamhub_postgres.wire import Wire
 # How often what was found has changed before it could be written.
 _ATTEMPTS = 20
 
+# The greatest number that a column holds; a cap beyond it is none.
+_GREATEST = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
@@ -43,8 +46,8 @@ class Opening:
             retention.unfinished_seconds,
             retention.ended_seconds,
             retention.fence_seconds,
-            retention.max_bytes,
-            retention.max_chunks,
+            min(retention.max_bytes, _GREATEST),
+            None if retention.max_chunks is None else min(retention.max_chunks, _GREATEST),
             retention.overflow,
         )
 
