@@ -53,7 +53,8 @@ async def _version(wire: Wire, schema: str) -> int:
 
 async def _migrate(wire: Wire, schema: str, scripts: Sequence[str]) -> None:
     queries = load("schema.sql", schema)
-    await wire.execute("BEGIN")
+    # Each statement has to see what is there by then, whatever the role's transactions are like otherwise.
+    await wire.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
     try:
         await wire.execute(queries["lock"])
         # Whoever had the lock before may have done it.
