@@ -17,8 +17,12 @@ SELECT coalesce(max(version), 0) FROM {schema}.migration;
 SELECT pg_advisory_xact_lock(hashtextextended('streamhub ' || {literal}, 0));
 
 -- name: begin
--- The schema itself may have been made by somebody else.
-CREATE SCHEMA IF NOT EXISTS {schema};
+-- The schema itself may have been made by somebody else. IF NOT EXISTS would ask for the right to make one first.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {literal}) THEN
+        CREATE SCHEMA {schema};
+    END IF;
+END $$;
 
 -- name: table
 CREATE TABLE IF NOT EXISTS {schema}.migration (
