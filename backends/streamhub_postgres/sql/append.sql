@@ -26,9 +26,9 @@ WITH item AS MATERIALIZED (
         state = CASE WHEN i."end" IS NULL THEN 'open' ELSE 'ended' END,
         "end" = i."end",
         end_nonce = CASE WHEN i."end" IS NULL THEN NULL ELSE i.nonce END,
-        expires_at = now() + make_interval(
+        expires_at = clock_timestamp() + make_interval(
             secs => CASE WHEN i."end" IS NULL THEN s.unfinished_seconds ELSE s.ended_seconds END),
-        due_at = CASE WHEN i."end" IS NULL THEN s.due_at ELSE now() + make_interval(secs => s.ended_seconds) END
+        due_at = CASE WHEN i."end" IS NULL THEN s.due_at ELSE clock_timestamp() + make_interval(secs => s.ended_seconds) END
     FROM item AS i
     WHERE s.key = i.key AND s.generation = i.generation AND s.state = 'open' AND s.tail = i.before AND s.format = 1
         AND s.expires_at > clock_timestamp()

@@ -20,12 +20,12 @@ JOIN {schema}.stream AS s ON s.key = w.key COLLATE "C";
 -- Arguments: keys. Begins the retention of un-ended runs anew. Whoever holds a row is extending its life, or ending it.
 WITH living AS MATERIALIZED (
     SELECT s.key FROM {schema}.stream AS s
-    WHERE s.key = ANY ($1::text[]) AND s.state = 'open' AND s.expires_at > now() AND s.format = 1
+    WHERE s.key = ANY ($1::text[]) AND s.state = 'open' AND s.expires_at > clock_timestamp() AND s.format = 1
     FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE {schema}.stream AS s
 SET expires_at = greatest(s.expires_at, clock_timestamp() + make_interval(secs => s.unfinished_seconds))
-FROM living WHERE s.key = living.key AND s.state = 'open' AND s.expires_at > now();
+FROM living WHERE s.key = living.key AND s.state = 'open' AND s.expires_at > clock_timestamp();
 
 -- name: create
 -- Arguments: key, generation, owner, run, attended, metadata, unfinished, ended and fence seconds, max_bytes, max_chunks,
