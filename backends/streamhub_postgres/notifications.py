@@ -127,7 +127,11 @@ class Notifications:
         for feed in tuple(self._feeds):
             feed.summarise()
 
-    def _ended(self, error: StreamHubError) -> None:
+    def _ended(self, watch: Watch, error: StreamHubError) -> None:
+        if watch is self._watch:  # else its last feed has left, and the feeds are those of the next one
+            self._fail(error)
+
+    def _fail(self, error: StreamHubError) -> None:
         feeds, self._feeds, self._wanted, self._watch = self._feeds, set(), {}, None
         for feed in feeds:
             feed.fail(error)
@@ -136,6 +140,6 @@ class Notifications:
         """Close the connection; feeds raise."""
         self._closed = True
         watch = self._watch
-        self._ended(BackendUnavailableError("the postgresql backend was closed"))
+        self._fail(BackendUnavailableError("the postgresql backend was closed"))
         if watch is not None:
             await watch.aclose()

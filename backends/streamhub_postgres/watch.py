@@ -31,7 +31,7 @@ class Watch:
         on_payload: Callable[[str], None],
         look: Callable[[], Awaitable[bool]],
         summarise: Callable[[], None],
-        on_end: Callable[[StreamHubError], None],
+        on_end: Callable[[Watch, StreamHubError], None],
     ) -> None:
         """Begin.
 
@@ -43,7 +43,7 @@ class Watch:
             on_payload: called with each notification.
             look: finds out what has happened, and says whether anything has.
             summarise: called when anything may have happened.
-            on_end: called with the error that ended it, unless it is closed.
+            on_end: called with this and the error that ended it, unless it is closed.
         """
         self._target = target
         self._lane = lane
@@ -84,7 +84,7 @@ class Watch:
                 group.create_task(self._look_on(), name="postgresql looking")
         except ExceptionGroup as group:
             self._error = convert(self._target.where, group.exceptions[0])
-            self._on_end(self._error)
+            self._on_end(self, self._error)
         finally:
             if self._error is None:
                 self._error = BackendUnavailableError("it was closed")
