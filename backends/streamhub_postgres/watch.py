@@ -123,4 +123,7 @@ class Watch:
     async def aclose(self) -> None:
         """End; nobody is told."""
         self._task.cancel()
+        if self._error is None:
+            self._error = BackendUnavailableError("it was closed")
+        self._opened.set()  # a task that is cancelled before its first step runs none of its lines
         await asyncio.wait([self._task])
