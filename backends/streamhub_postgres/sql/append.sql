@@ -55,7 +55,7 @@ WITH item AS MATERIALIZED (
         ELSE 'd' || {topic} END AS text
     FROM stored AS s WHERE $20::text IS NOT NULL
 ), part AS (
-    SELECT head.text, sum(octet_length(head.text) + 1) OVER (ORDER BY head.place) / 5000 AS number FROM head
+    SELECT head.text, sum(octet_length(head.text) + 1) OVER (ORDER BY head.place) / 3500 AS number FROM head
 ), told AS MATERIALIZED (
     SELECT pg_notify($20::text, '1 ' || string_agg(part.text, ' ')) FROM part GROUP BY part.number
 )
