@@ -43,7 +43,8 @@ class PostgresChangeFeed:
         """Take in a head."""
         key = self._keys.get(topic)
         if key is not None:
-            append = read_append(key, head.partition(",")[2]) if head.startswith("a") else None
+            trusted = head.startswith("a") and self._session.options.push_bytes > 0
+            append = read_append(key, head.partition(",")[2]) if trusted else None
             self._inbox.put(Change(key, append))
 
     def summarise(self) -> None:
