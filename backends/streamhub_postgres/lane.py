@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from streamhub.errors import HubClosedError
+from streamhub.errors import BackendUnavailableError, HubClosedError, StreamHubError
 from streamhub_postgres.faults import convert, is_fatal, is_forgotten, is_full, is_undone, is_unsent
 from streamhub_postgres.wire import Wire
 
@@ -107,9 +107,25 @@ class Lane:
         if self._wire is not None and self._wire.closed:
             self._drop()
         if self._wire is None:
-            self._wire = await self._dial()
+            try:
+                self._wire = await self._dial()
+            except Exception as exc:
+                self._give_up(convert(self._where, exc))
+                raise
             self.dialled += 1
         return self._wire
+
+    def _give_up(self, error: StreamHubError) -> None:
+        """Tell all who wait: each for himself would find out one after the other."""
+        if isinstance(error, BackendUnavailableError):
+            for future in self._give_back():
+                future.set_exception(BackendUnavailableError(*error.args))
+
+    def _give_back(self) -> list[asyncio.Future[Any]]:
+        waiting = [future for _, future in (*self._urgent, *self._waiting) if not future.done()]
+        self._urgent.clear()
+        self._waiting.clear()
+        return waiting
 
     def _drop(self) -> None:
         wire, self._wire = self._wire, None
@@ -119,10 +135,7 @@ class Lane:
     async def aclose(self) -> None:
         """Close the connection; callers that wait raise ``HubClosedError``."""
         self._closed = True
-        waiting = [future for _, future in (*self._urgent, *self._waiting)]
-        self._urgent.clear()
-        self._waiting.clear()
-        for future in filter(None, [self._running, *waiting]):
+        for future in filter(None, [self._running, *self._give_back()]):
             if not future.done():
                 future.set_exception(HubClosedError("the postgresql backend was closed"))
         if self._task is not None and not self._task.done():
