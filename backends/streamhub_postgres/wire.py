@@ -19,6 +19,14 @@ _PLANNING = (
     " SET enable_mergejoin = off; SET jit = off"
 )
 
+# What was given up here is given up there, too, a moment later: it would wait for its lock for good, and hold others.
+_LIMIT = (
+    "SELECT pg_catalog.set_config('statement_timeout', '{limit}', false) FROM pg_catalog.pg_settings"
+    " WHERE name = 'statement_timeout' AND (setting = '0' OR setting::bigint > {limit})"
+)
+_LIMIT_SECONDS = 1.0
+_GREATEST_LIMIT = 2**31 - 1  # milliseconds
+
 
 class Wire:
     """A connection. The driver's own time limits, caches and reconnects are off: its owner does that.
@@ -114,7 +122,8 @@ async def open_wire(target: Target, options: PostgresOptions, *, listening: bool
             # A pooler answers with a number of its own; behind it, a setting would be somebody else's.
             wire.pooled = pid != driver.get_server_pid()
             if not wire.pooled and not listening:
-                await driver.execute(_PLANNING)
+                milliseconds = min(int((options.timeout_seconds + _LIMIT_SECONDS) * 1000), _GREATEST_LIMIT)
+                await driver.execute(f"{_PLANNING}; {_LIMIT.format(limit=milliseconds)}")
     except BaseException:
         wire.drop()
         raise
