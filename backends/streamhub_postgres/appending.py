@@ -53,6 +53,7 @@ class Appender:
             where: what messages call the server.
         """
         self._append = _relaxed(queries["append"]) if relaxed else queries["append"]
+        self._confirm = None if relaxed else queries["confirm"]
         self._find = find
         self._oldest = oldest
         self._channel = channel
@@ -118,6 +119,9 @@ class Appender:
             if answer is not None:
                 answers[place] = answer
                 del todo[place]
+        repeated = [items[place].key for place in places if isinstance(answers.get(place), Appended)]
+        if repeated and self._confirm is not None:
+            await wire.fetch(self._confirm, sorted(repeated))
 
     async def _plan(self, wire: Wire, row: Row | None, item: Append) -> Trim | None:
         if row is None or row.overflow != "trim" or not item.chunks:

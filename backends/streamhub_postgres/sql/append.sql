@@ -60,3 +60,8 @@ WITH item AS MATERIALIZED (
     SELECT pg_notify($20::text, '1 ' || string_agg(part.text, ' ')) FROM part GROUP BY part.number
 )
 SELECT s.place, (SELECT count(*) FROM told) FROM stored AS s;
+
+-- name: confirm
+-- Arguments: keys. An append that is there already was perhaps not acknowledged because its commit still waits, for a
+-- standby, or was told to stop waiting. Whoever commits after it waits for it, too.
+UPDATE {schema}.stream AS s SET owner = s.owner WHERE s.key = ANY ($1::text[]);
