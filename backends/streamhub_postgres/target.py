@@ -42,7 +42,9 @@ def parse_url(url: str) -> tuple[Target, PostgresOptions]:
         raise ConfigError(f"a postgresql URL has no fragment (write '#' as %23): {_EXAMPLE}")
     if any("@" in text for text in (parts.path, *options_given)):
         # Not shown: the name of a database, or of an option, is hardly what it is.
-        raise ConfigError(f"a postgresql URL has '@' after its user only (write %40, and in a password %2F and %3F): {_EXAMPLE}")
+        raise ConfigError(
+            f"a postgresql URL has '@' after its user only (write %40, and in a password %2F and %3F): {_EXAMPLE}"
+        )
     options = parse_options(PostgresOptions, options_given, scheme=parts.scheme)
     if options.target_session_attrs not in _SESSIONS:
         known = ", ".join(_SESSIONS)

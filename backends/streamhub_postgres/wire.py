@@ -22,7 +22,7 @@ _PLANNING = (
 # What was given up here is given up there, too, a moment later: it would wait for its lock for good, and hold others.
 _LIMIT = (
     "SELECT pg_catalog.set_config('statement_timeout', '{limit}', false) FROM pg_catalog.pg_settings"
-    " WHERE name = 'statement_timeout' AND (setting = '0' OR setting::bigint > {limit})"
+    " WHERE name = 'statement_timeout' AND setting = '0'"
 )
 _LIMIT_SECONDS = 1.0
 _GREATEST_LIMIT = 2**31 - 1  # milliseconds

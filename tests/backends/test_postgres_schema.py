@@ -510,14 +510,14 @@ async def test_options_of_the_session_reach_the_server(database: str) -> None:
 async def test_whoever_waits_for_the_lock_sees_what_was_made_meanwhile(database: str) -> None:
     """It has looked before, found nothing, and may remember that: the server keeps what it has looked up."""
     script = PostgresBackend.setup_sql("streamhub")
-    begin, _, rest = script.partition("CREATE SCHEMA")
+    begin, _, rest = script.partition("DO $$")
     maker = await asyncpg.connect(database)
     await maker.execute(begin)  # with the lock, and nothing else yet
     backend = PostgresBackend(database)
     connecting = asyncio.create_task(backend.connect())
     waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     await eventually(lambda: maker.fetchval(waiting))
-    await maker.execute(f"CREATE SCHEMA{rest}")
+    await maker.execute(f"DO $${rest}")
     await maker.close()
     await soon(connecting)
     await Writer(backend.store, "k").open()
