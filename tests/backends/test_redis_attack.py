@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
+import proxy as proxy_module
 import pytest
 import redis_servers
 import servers
@@ -16,9 +17,9 @@ from redis_support import RedisHarness, connected
 from streamhub_redis import RedisBackend
 
 from streamhub import Hub
-from streamhub.conformance.writer import Writer, acquire, append, read
+from streamhub.conformance.writer import Writer, acquire
 from streamhub.errors import BackendUnavailableError, HubClosedError, StreamHubError, UnsupportedFormatError
-from streamhub.types import COMPLETED, Append, Change, Read, RunRef
+from streamhub.types import COMPLETED, Change, Read, RunRef
 
 
 @pytest.fixture(params=["8.2"])
@@ -66,7 +67,9 @@ async def test_a_cancelled_follow_does_not_undo_another(harness: RedisHarness, b
             assert (await anext(aiter(feed))).key == key
 
 
-async def test_a_repeated_follow_that_is_cancelled_changes_nothing(harness: RedisHarness, backend: RedisBackend) -> None:
+async def test_a_repeated_follow_that_is_cancelled_changes_nothing(
+    harness: RedisHarness, backend: RedisBackend
+) -> None:
     key = harness.unique_key()
     async with backend.store.changes() as feed:
         await feed.follow(key)
@@ -83,7 +86,7 @@ async def test_a_repeated_follow_that_is_cancelled_changes_nothing(harness: Redi
 
 async def test_requests_of_another_database_reach_no_run(harness: RedisHarness, backend: RedisBackend) -> None:
     key = harness.unique_key()
-    async with connected(f"{harness.url}&db=1") as other:
+    async with connected((harness.url or "").replace("/0?", "/1?")) as other:
         async with backend.cancels.requests() as feed:
             await feed.listen(RunRef(key, "run@1"))
             await other.cancels.request(key, "run", reason=None, requested_by=None, ttl_seconds=60)
@@ -100,7 +103,13 @@ async def test_renewals_do_not_wait_for_replicas_again_and_again() -> None:
             opens = [
                 asyncio.create_task(
                     backend.store.open(
-                        writer.key, 7, owner=writer.owner, run="r", expect=None, resume=False, retention=writer.retention
+                        writer.key,
+                        7,
+                        owner=writer.owner,
+                        run="r",
+                        expect=None,
+                        resume=False,
+                        retention=writer.retention,
                     )
                 )
                 for writer in writers
@@ -158,14 +167,16 @@ async def test_an_end_of_a_later_release_spoils_only_its_own_append(
     assert not isinstance(answers[1], StreamHubError)
 
 
-async def test_closing_that_is_cancelled_leaves_no_call_waiting(harness: RedisHarness) -> None:
+@pytest.mark.parametrize("steps", range(1, 6))
+async def test_closing_that_is_cancelled_leaves_no_call_waiting(harness: RedisHarness, steps: int) -> None:
     backend = await harness.connect()
     harness.server.freeze()
     try:
         call = asyncio.create_task(backend.ping())
         await asyncio.sleep(0.05)
         closing = asyncio.create_task(backend.aclose())
-        await asyncio.sleep(0)
+        for _ in range(steps):
+            await asyncio.sleep(0)
         closing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await closing
@@ -193,3 +204,114 @@ async def test_closing_ends_calls_that_look_for_a_clusters_nodes() -> None:
         finally:
             for node in cluster.masters:
                 node.thaw()
+
+
+@contextlib.asynccontextmanager
+async def slow_way(port: int, bytes_per_second: float) -> AsyncIterator[int]:
+    """Lead to a server on this port, through a link that takes so much; yield where."""
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, rate: float) -> None:
+        try:
+            with contextlib.suppress(OSError):
+                while data := await source.read(16384):
+                    sink.write(data)
+                    await sink.drain()
+                    await asyncio.sleep(len(data) / rate)
+        finally:
+            sink.transport.abort()
+
+    async def serve(client: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        pumps = [
+            asyncio.create_task(pump(client, back, bytes_per_second)),
+            asyncio.create_task(pump(there, writer, 1e12)),
+        ]
+        tasks.extend(pumps)
+        await asyncio.wait(pumps)
+
+    tasks: list[asyncio.Task[None]] = []
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)
+
+
+async def test_a_backlog_of_many_streams_is_taken_over_a_slow_link() -> None:
+    with redis_servers.started(servers.redis_binary("8.2")) as server:
+        async with slow_way(server.port, 8e6) as port:
+            url = f"redis://127.0.0.1:{port}/0?timeout_seconds=1&outage_seconds=6&lease_seconds=60"
+            async with Hub.from_url(url) as hub, contextlib.AsyncExitStack() as stack:
+                producers = [await stack.enter_async_context(hub.produce(f"key-{number}")) for number in range(16)]
+                for producer in producers:
+                    for _ in range(15):
+                        await producer.send(b"z" * 60_000)  # 14 MB: two seconds on this way
+                await asyncio.gather(*(producer.flush() for producer in producers))
+
+
+async def test_a_page_is_no_larger_because_small_chunks_stand_before_it(
+    harness: RedisHarness, backend: RedisBackend
+) -> None:
+    writer = Writer(backend.store, harness.unique_key())
+    await writer.open()
+    for _ in range(1000):
+        await writer.append(b"a")
+    for _ in range(10):
+        await writer.append(b"b" * 1_000_000)
+    with harness.server.admin() as admin:
+        before = int(admin.info("stats")["total_net_output_bytes"])
+        (page,) = await backend.store.read([Read(writer.key, 1000, 4096, 256 * 1024)])
+        sent = int(admin.info("stats")["total_net_output_bytes"]) - before
+    assert not isinstance(page, StreamHubError)
+    assert len(page.chunks) == 1
+    assert sent < 2_000_000
+
+
+async def test_a_listener_that_only_hears_is_given_up(harness: RedisHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    dumb = asyncio.Event()
+    asked = proxy_module.Connection.ask
+    monkeypatch.setattr(proxy_module.Connection, "ask", lambda self, data: b"" if dumb.is_set() else asked(self, data))
+    async with proxied("127.0.0.1", harness.server.port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}/0?ping_seconds=0.3&prefix={harness.store_prefix}"
+        beside = await harness.connect()
+        writer = Writer(beside.store, harness.unique_key())
+        await writer.open()
+        async with connected(url) as backend, backend.store.changes() as feed:
+            await feed.follow(writer.key)
+            dumb.set()
+
+            async def talk() -> None:
+                while True:
+                    await writer.append(b"a")
+                    await asyncio.sleep(0.05)
+
+            talking = asyncio.create_task(talk())
+            try:
+                async with asyncio.timeout(3):
+                    with pytest.raises(BackendUnavailableError):
+                        await feed.follow("another")
+            finally:
+                talking.cancel()
+                await beside.aclose()
+
+
+async def test_closing_a_hub_at_any_moment_ends_a_subscription_that_begins() -> None:
+    async def consume(hub: Hub) -> None:
+        async for _ in hub.subscribe("key"):
+            pass
+
+    for steps in range(30):
+        async with Hub.from_url(f"memory://closing-{steps}") as hub:
+            async with hub.produce("key") as producer:
+                await producer.send(b"a")
+            subscription = asyncio.create_task(consume(hub))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await hub.aclose()
+            async with asyncio.timeout(2):
+                with contextlib.suppress(HubClosedError):
+                    await subscription
