@@ -134,9 +134,9 @@ class Channel:
         if self._wire is not None and (self._leaving or await self._wire.stale()):
             # Nothing is awaited on it: nobody needs to know.
             await self._drop()
-        self._leaving = False
         if self._wire is None:
             self._wire = await self._dial()
+        self._leaving = False
         return self._wire
 
     async def _exchange(self, wire: Wire, batches: Sequence[_Batch]) -> None:

@@ -47,12 +47,13 @@ class Node:
     def __init__(self, dial: Dial, options: RedisOptions, *, where: str) -> None:
         self.where = where
         self._dial = dial
+        self._address = ""  # to which the newest connection leads
         self._replicas = options.wait_replicas
         self._channels: dict[Lane, Channel] = {"write": self._channel(options), "read": self._channel(options)}
 
     def _channel(self, options: RedisOptions) -> Channel:
         return Channel(
-            self._dial,
+            self.listener,
             where=self.where,
             timeout_seconds=options.timeout_seconds,
             # 0 ms would be for ever.
@@ -130,7 +131,12 @@ class Node:
 
     async def listener(self) -> Wire:
         """Open a connection of its own; raises the driver's errors."""
-        return await self._dial()
+        wire = await self._dial()
+        if wire.address != self._address:
+            # There is another master: reading from the old one would not show what was written to it.
+            self._address = wire.address
+            self._leave()
+        return wire
 
     async def aclose(self) -> None:
         """Close the shared connections."""

@@ -36,6 +36,8 @@ class Wire:
         self._connection = connection
         self._options = options
         self.demoted: bool = False  # the server said that it is no master
+        host, port = getattr(connection, "host", ""), getattr(connection, "port", 0)
+        self.address: str = f"{host}:{port}"
 
     async def open(self) -> None:
         """Connect and authenticate."""

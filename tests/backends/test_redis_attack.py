@@ -14,10 +14,10 @@ import servers
 from proxy import proxied
 from redis_cluster import clustered
 from redis_support import RedisHarness, connected
-from streamhub_redis import RedisBackend
+from streamhub_redis import RedisBackend, dialling
 
 from streamhub import Hub
-from streamhub.conformance.writer import Writer, acquire
+from streamhub.conformance.writer import Writer, acquire, read
 from streamhub.errors import BackendUnavailableError, HubClosedError, StreamHubError, UnsupportedFormatError
 from streamhub.types import COMPLETED, Change, Read, RunRef
 
@@ -315,3 +315,31 @@ async def test_closing_a_hub_at_any_moment_ends_a_subscription_that_begins() -> 
             async with asyncio.timeout(2):
                 with contextlib.suppress(HubClosedError):
                     await subscription
+
+
+async def test_what_was_acknowledged_is_read_though_the_old_master_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    binary = servers.redis_binary("8.2")
+    with redis_servers.started(binary) as old, redis_servers.started(binary) as new:
+        believed = [dialling._Master(1, "127.0.0.1", old.port)]
+
+        async def answers(self: dialling.Sentinels) -> list[dialling._Master]:
+            return believed
+
+        monkeypatch.setattr(dialling.Sentinels, "_answers", answers)
+        async with connected("redis+sentinel://127.0.0.1:1/mymaster?client_name=attack") as backend:
+            writer = Writer(backend.store, "key")
+            await writer.open()
+            await writer.append(b"a")
+            async with connected(new.url) as beside:
+                copy = Writer(beside.store, "key")
+                await copy.open()
+                await copy.append(b"a")
+            believed[:] = [dialling._Master(2, "127.0.0.1", new.port)]
+            with old.admin() as admin:
+                # The newer one writes.
+                newest = max(int(client["id"]) for client in admin.client_list() if client["name"] == "attack")
+                admin.client_kill_filter(_id=str(newest))
+            await asyncio.sleep(0.05)
+            await writer.append(b"b")
+            page = await read(backend.store, "key")
+            assert page.chunks == (b"a", b"b")
