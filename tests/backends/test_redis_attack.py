@@ -18,7 +18,13 @@ from streamhub_redis import RedisBackend, dialling
 
 from streamhub import Hub
 from streamhub.conformance.writer import Writer, acquire, read
-from streamhub.errors import BackendUnavailableError, HubClosedError, StreamHubError, UnsupportedFormatError
+from streamhub.errors import (
+    BackendUnavailableError,
+    HubClosedError,
+    ProducerCancelledError,
+    StreamHubError,
+    UnsupportedFormatError,
+)
 from streamhub.types import COMPLETED, Change, Read, RunRef
 
 
@@ -343,3 +349,28 @@ async def test_what_was_acknowledged_is_read_though_the_old_master_lives(monkeyp
             await writer.append(b"b")
             page = await read(backend.store, "key")
             assert page.chunks == (b"a", b"b")
+
+
+async def test_a_request_of_a_later_release_keeps_none_from_other_runs(harness: RedisHarness) -> None:
+    keys = [harness.unique_key() for _ in range(2)]
+    async with Hub.from_url(f"{harness.url}&lease_seconds=0.6") as hub:
+
+        async def produce(key: str) -> None:
+            async with hub.produce(key, run="r") as producer:
+                await producer.send(b"a")
+                await asyncio.sleep(30)
+
+        tasks = [asyncio.create_task(produce(key)) for key in keys]
+        await asyncio.sleep(0.3)
+        # Neither is notified: they are found at the next renewal.
+        with harness.server.admin() as admin:
+            for key, request in zip(keys, ('{"v":99}', '{"v":1,"reason":null,"requested_by":null}'), strict=True):
+                admin.set(f"{harness.store_prefix}:{{{key}}}:cancel:r", request)
+        try:
+            async with asyncio.timeout(5):
+                with pytest.raises(ProducerCancelledError):
+                    await asyncio.shield(tasks[1])
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
