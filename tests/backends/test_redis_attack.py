@@ -13,7 +13,7 @@ import redis_servers
 import servers
 from proxy import proxied
 from redis_cluster import clustered
-from redis_support import RedisHarness, connected
+from redis_support import FLAVOURS, RedisHarness, connected
 from streamhub_redis import RedisBackend, dialling
 
 from streamhub import Hub
@@ -28,7 +28,7 @@ from streamhub.errors import (
 from streamhub.types import COMPLETED, Change, Read, RunRef
 
 
-@pytest.fixture(params=["8.2"])
+@pytest.fixture(params=FLAVOURS)
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[RedisHarness]:
     async with RedisHarness(servers.redis_server(request.param)) as harness:
         yield harness
