@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -46,12 +47,19 @@ class Node:
     def __init__(self, dial: Dial, options: RedisOptions, *, where: str) -> None:
         self.where = where
         self._dial = dial
-        self._channels: dict[Lane, Channel] = {"write": self._channel(options), "read": self._channel(options)}
+        self._address = ""  # to which the newest connection leads
         self._replicas = options.wait_replicas
-        self._wait = pack(b"WAIT", b"%d" % options.wait_replicas, b"%d" % round(options.wait_seconds * 1000))
+        self._channels: dict[Lane, Channel] = {"write": self._channel(options), "read": self._channel(options)}
 
     def _channel(self, options: RedisOptions) -> Channel:
-        return Channel(self._dial, where=self.where, timeout_seconds=options.timeout_seconds, on_demoted=self._leave)
+        return Channel(
+            self.listener,
+            where=self.where,
+            timeout_seconds=options.timeout_seconds,
+            # 0 ms would be for ever.
+            confirmation=pack(b"WAIT", b"%d" % self._replicas, b"%d" % math.ceil(options.wait_seconds * 1000)),
+            on_demoted=self._leave,
+        )
 
     def _leave(self) -> None:
         for channel in self._channels.values():
@@ -103,9 +111,7 @@ class Node:
             # all it takes for those who listen to be told before this process is: a fifth of their latency.
             commands.insert(0, _PING)
         waiting = storing and self._replicas > 0
-        if waiting:
-            commands.append(self._wait)
-        replies = await self._channels[lane].run(commands)
+        replies = await self._channels[lane].run(commands, confirmed=waiting)
         confirmed = replies.pop() if waiting else None
         if storing:
             del replies[0]
@@ -125,7 +131,12 @@ class Node:
 
     async def listener(self) -> Wire:
         """Open a connection of its own; raises the driver's errors."""
-        return await self._dial()
+        wire = await self._dial()
+        if wire.address != self._address:
+            # There is another master: reading from the old one would not show what was written to it.
+            self._address = wire.address
+            self._leave()
+        return wire
 
     async def aclose(self) -> None:
         """Close the shared connections."""

@@ -36,6 +36,8 @@ class Wire:
         self._connection = connection
         self._options = options
         self.demoted: bool = False  # the server said that it is no master
+        host, port = getattr(connection, "host", ""), getattr(connection, "port", 0)
+        self.address: str = f"{host}:{port}"
 
     async def open(self) -> None:
         """Connect and authenticate."""
@@ -72,8 +74,10 @@ class Wire:
 
     async def stale(self) -> bool:
         """Say whether a connection on which nothing is awaited was closed, or says something nobody asked for."""
+        writer = self._connection._writer  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         try:
-            return await self._connection.can_read()
+            # A connection that was reset is at no end, and has nothing to read.
+            return writer is None or writer.is_closing() or await self._connection.can_read()
         except (DriverConnectionError, OSError):
             return True
 
