@@ -77,26 +77,31 @@ class Sentinels:
         All are asked: one that has not heard of a failover names the old master, and that may run again, and take
         itself for the master until it is told otherwise. What it acknowledged meanwhile would be lost.
         """
-        newest = max(await self._answers(), default=None)
-        if newest is None:
-            # Why each did not answer is left out: the reasons differ, and say little.
-            raise DriverConnectionError(f"no sentinel that answers knows a master {self._target.service!r}")
+        answers, reasons = await self._answers()
+        if not answers:
+            raise DriverConnectionError(f"no sentinel names a master {self._target.service!r}: {', '.join(reasons)}")
+        newest = max(answers)
         return await self._connect(newest.host, newest.port)
 
-    async def _answers(self) -> list[_Master]:
+    async def _answers(self) -> tuple[list[_Master], list[str]]:
+        """Return what Sentinels know, and why others do not say it."""
         clock = asyncio.get_running_loop().time
         answers: list[_Master] = []
+        reasons: list[str] = []
 
         async def ask(host: str, port: int) -> None:
-            with suppress(RedisError, OSError):
+            try:
                 answers.append(await self._ask(host, port))
-                if limit.when() is None:
-                    limit.reschedule(clock() + _GRACE_SECONDS)
+            except (RedisError, OSError) as exc:
+                reasons.append(f"{host}:{port} ({exc})")
+                return
+            if limit.when() is None:
+                limit.reschedule(clock() + _GRACE_SECONDS)
 
         with suppress(TimeoutError):
             async with asyncio.timeout(None) as limit:
                 await asyncio.gather(*(ask(*host) for host in self._target.hosts))
-        return answers
+        return answers, reasons
 
     async def _ask(self, host: str, port: int) -> _Master:
         options, service = self._options, self._target.service.encode()
@@ -117,7 +122,7 @@ class Sentinels:
         finally:
             await wire.drop()
         if not address:
-            raise DriverConnectionError(f"the sentinel at {host}:{port} knows no master {self._target.service!r}")
+            raise DriverConnectionError("it knows none of this name")
         # A user who may not ask for the facts gets no epoch: any Sentinel is believed then.
         known = dict(zip(facts[::2], facts[1::2], strict=True))
         return _Master(int(known.get(b"config-epoch", 0)), address[0].decode(), int(address[1]))

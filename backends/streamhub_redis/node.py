@@ -75,7 +75,7 @@ class Node:
             requests: what to run.
             lane: over which connection.
             storing: they store and publish: a reply that too few replicas confirm is replaced by
-                ``BackendUnavailableError``, and subscribers are told first.
+                ``BackendUnavailableError`` (by the refusal, if the user may not wait), and subscribers are told first.
             asking: say that the slot is being moved here.
         """
         replies = await self._send(requests, lane=lane, storing=storing, asking=asking)
@@ -118,7 +118,12 @@ class Node:
             return replies
         return [reply if isinstance(reply, ResponseError) else self._unconfirmed(confirmed) for reply in replies]
 
-    def _unconfirmed(self, confirmed: Reply) -> BackendUnavailableError:
+    def _unconfirmed(self, confirmed: Reply) -> Reply:
+        if isinstance(confirmed, ResponseError):
+            if code_of(confirmed) == "NOPERM":
+                return confirmed
+            # It was made a replica meanwhile: the outcome is unknown.
+            return BackendUnavailableError(f"{self.where} stored it, but does not wait for replicas ({confirmed})")
         return BackendUnavailableError(
             f"{self.where} stored it, but {confirmed} of wait_replicas={self._replicas} replicas confirmed it in time"
         )

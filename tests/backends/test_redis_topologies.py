@@ -18,7 +18,12 @@ from streamhub.conformance.writer import Writer
 from streamhub.errors import BackendUnavailableError, ConfigError, StreamHubError
 from streamhub.types import Append
 
-OPTIONS = "timeout_seconds=1&connect_seconds=1&poll_seconds=0.5&wait_seconds=0.5"
+
+@pytest.fixture(autouse=True)
+async def nothing_left_running() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    await until(lambda: not {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()})
 
 
 @pytest.fixture(params=GROUP_FLAVOURS)
@@ -128,12 +133,14 @@ def test_a_slot_that_moved_stays_until_a_map_agrees() -> None:
 
 async def test_a_master_that_nobody_knows_is_unavailable() -> None:
     sentinels = servers.redis_sentinels("8.2")
-    with pytest.raises(BackendUnavailableError, match="'another'"):
-        await RedisBackend(f"redis+sentinel://{sentinels.hosts}/another").connect()
+    nowhere = redis_servers.free_port()
+    with pytest.raises(BackendUnavailableError, match="'another'") as caught:
+        await RedisBackend(f"redis+sentinel://127.0.0.1:{nowhere},{sentinels.hosts}/another").connect()
+    assert f"127.0.0.1:{nowhere} (Error 111" in str(caught.value)
+    assert str(caught.value).count("it knows none of this name") == len(sentinels.sentinels)
 
 
-@pytest.fixture(autouse=True)
-async def nothing_left_running() -> AsyncIterator[None]:
-    before = asyncio.all_tasks()
-    yield
-    await until(lambda: not {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()})
+async def test_a_sentinel_is_told_from_a_server() -> None:
+    sentinel = servers.redis_sentinels("8.2").sentinels[0]
+    with pytest.raises(ConfigError, match=r"redis\+sentinel://"):
+        await RedisBackend(f"redis://127.0.0.1:{sentinel.port}").connect()
