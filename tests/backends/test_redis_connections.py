@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis_servers
 import servers
-from redis_support import FLAVOURS, RedisHarness, connected, until
+from redis_support import RedisHarness, connected, until
 from streamhub_redis import RedisBackend
 from streamhub_redis.inbox import MAX_ITEMS, Inbox
 
@@ -30,7 +30,7 @@ from streamhub.types import COMPLETED, Append, Change, Read, RunRef
 CERTIFICATE = Path(__file__).parent.parent / "data" / "localhost.pem"
 
 
-@pytest.fixture(params=FLAVOURS)
+@pytest.fixture(params=servers.REDIS_FLAVOURS)
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[RedisHarness]:
     async with RedisHarness(servers.redis_server(request.param)) as harness:
         yield harness
@@ -314,7 +314,7 @@ async def test_a_key_of_something_else_is_a_configuration_error(harness: RedisHa
     assert (await described(backend.store, other)).tail == 0
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", servers.REDIS_FLAVOURS)
 async def test_a_full_server_refuses_and_recovers(flavour: str) -> None:
     with redis_servers.started(servers.redis_binary(flavour), config=["maxmemory-policy noeviction"]) as server:
         async with connected(server.url) as backend:
@@ -348,7 +348,7 @@ async def test_a_full_server_refuses_and_recovers(flavour: str) -> None:
             assert await read_all(backend.store, "k") == [b"a", b"b"]
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", servers.REDIS_FLAVOURS)
 async def test_a_master_that_became_a_replica_is_left(flavour: str) -> None:
     binary = servers.redis_binary(flavour)
     with (
@@ -377,7 +377,7 @@ def _linked(server: redis_servers.RedisServer) -> bool:
         return admin.info("replication").get("master_link_status") == "up"
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", servers.REDIS_FLAVOURS)
 async def test_what_is_acknowledged_waits_for_replicas(flavour: str) -> None:
     binary = servers.redis_binary(flavour)
     with (

@@ -10,7 +10,7 @@ import redis_servers
 import servers
 from redis.crc import key_slot
 from redis_cluster import Cluster, clustered
-from redis_support import GROUP_FLAVOURS, connected, until
+from redis_support import connected, until
 from streamhub_redis import RedisBackend
 from streamhub_redis.slots import Address, Slots, read_ranges
 
@@ -26,7 +26,7 @@ async def nothing_left_running() -> AsyncIterator[None]:
     await until(lambda: not {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()})
 
 
-@pytest.fixture(params=GROUP_FLAVOURS)
+@pytest.fixture(params=servers.REDIS_GROUP_FLAVOURS)
 def cluster(request: pytest.FixtureRequest) -> Cluster:
     return servers.redis_cluster(request.param)
 
