@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple, TypeAlias
 from redis.exceptions import ResponseError
 
 from streamhub.errors import BackendUnavailableError
-from streamhub_redis.channel import Channel
 from streamhub_redis.dialling import Dial
 from streamhub_redis.faults import code_of
 from streamhub_redis.options import RedisOptions
+from streamhub_redis.pipeline import Pipeline
 from streamhub_redis.resp import pack
 from streamhub_redis.scripts import Script
 from streamhub_redis.wire import Reply, Wire
@@ -46,25 +46,25 @@ class Node:
     def __init__(self, dial: Dial, options: RedisOptions, *, where: str) -> None:
         self.where = where
         self._dial = dial
-        self._channels: dict[Lane, Channel] = {"write": self._channel(options), "read": self._channel(options)}
+        self._pipelines: dict[Lane, Pipeline] = {"write": self._pipeline(options), "read": self._pipeline(options)}
         self._replicas = options.wait_replicas
         self._wait = pack(b"WAIT", b"%d" % options.wait_replicas, b"%d" % round(options.wait_seconds * 1000))
 
-    def _channel(self, options: RedisOptions) -> Channel:
-        return Channel(self._dial, where=self.where, timeout_seconds=options.timeout_seconds, on_demoted=self._leave)
+    def _pipeline(self, options: RedisOptions) -> Pipeline:
+        return Pipeline(self._dial, where=self.where, timeout_seconds=options.timeout_seconds, on_demoted=self._leave)
 
     def _leave(self) -> None:
-        for channel in self._channels.values():
-            channel.leave()
+        for pipeline in self._pipelines.values():
+            pipeline.leave()
 
     def reopen(self) -> None:
         """Take calls again after ``aclose``."""
-        for channel in self._channels.values():
-            channel.reopen()
+        for pipeline in self._pipelines.values():
+            pipeline.reopen()
 
     async def command(self, *args: bytes, lane: Lane = "read") -> Reply:
         """Run one command."""
-        return (await self._channels[lane].run([pack(*args)]))[0]
+        return (await self._pipelines[lane].run([pack(*args)]))[0]
 
     async def run(
         self, requests: Sequence[Request], *, lane: Lane, storing: bool = False, asking: bool = False
@@ -92,7 +92,7 @@ class Node:
 
     async def load(self, scripts: Collection[Script], *, lane: Lane = "write") -> list[Reply]:
         """Let the server keep scripts."""
-        return await self._channels[lane].run([script.load for script in scripts])
+        return await self._pipelines[lane].run([script.load for script in scripts])
 
     async def _send(self, requests: Sequence[Request], *, lane: Lane, storing: bool, asking: bool) -> list[Reply]:
         commands = [request.command for request in requests]
@@ -105,7 +105,7 @@ class Node:
         waiting = storing and self._replicas > 0
         if waiting:
             commands.append(self._wait)
-        replies = await self._channels[lane].run(commands)
+        replies = await self._pipelines[lane].run(commands)
         confirmed = replies.pop() if waiting else None
         if storing:
             del replies[0]
@@ -134,8 +134,8 @@ class Node:
 
     async def aclose(self) -> None:
         """Close the shared connections."""
-        for channel in self._channels.values():
-            await channel.aclose()
+        for pipeline in self._pipelines.values():
+            await pipeline.aclose()
 
 
 def _forgotten(reply: Reply) -> bool:

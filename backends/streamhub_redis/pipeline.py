@@ -26,7 +26,7 @@ class _Batch:
         self.future = future
 
 
-class Channel:
+class Pipeline:
     """Keeps one connection to where ``dial`` leads, opened when it is needed.
 
     A task serves what was sent, while there is anything: what is sent meanwhile goes out together, next.
@@ -72,7 +72,7 @@ class Channel:
         batch = _Batch(commands, asyncio.get_running_loop().create_future())
         self._waiting.append(batch)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._serve(), name="redis channel")
+            self._task = asyncio.create_task(self._serve(), name="redis pipeline")
         return await batch.future
 
     async def _serve(self) -> None:
