@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
 from redis.exceptions import ConnectionError as DriverConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from streamhub_redis.options import RedisOptions
 from streamhub_redis.resp import pack
@@ -118,9 +118,12 @@ class Sentinels:
             facts = elements(await wire.call(pack(b"SENTINEL", b"MASTER", service))) or []
             # Afterwards: the address may be newer than the epoch says, but not older. Nor do the facts tell a replica
             # that is just being made the master.
-            address = elements(await wire.call(pack(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service)))
+            reply = await wire.call(pack(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service))
         finally:
             await wire.drop()
+        if isinstance(reply, ResponseError):
+            raise reply
+        address = elements(reply)
         if not address:
             raise DriverConnectionError("it knows none of this name")
         # A user who may not ask for the facts gets no epoch: any Sentinel is believed then.

@@ -133,9 +133,11 @@ def test_a_slot_that_moved_stays_until_a_map_agrees() -> None:
 
 async def test_a_master_that_nobody_knows_is_unavailable() -> None:
     sentinels = servers.redis_sentinels("8.2")
-    nowhere = redis_servers.free_port()
+    nowhere, server = redis_servers.free_port(), servers.redis_server("8.2")
+    hosts = f"127.0.0.1:{nowhere},127.0.0.1:{server.port},{sentinels.hosts}"
     with pytest.raises(BackendUnavailableError, match="'another'") as caught:
-        await RedisBackend(f"redis+sentinel://127.0.0.1:{nowhere},{sentinels.hosts}/another").connect()
+        await RedisBackend(f"redis+sentinel://{hosts}/another").connect()
+    assert f"127.0.0.1:{server.port} (unknown command 'SENTINEL'" in str(caught.value)
     assert f"127.0.0.1:{nowhere} (Error 111" in str(caught.value)
     assert str(caught.value).count("it knows none of this name") == len(sentinels.sentinels)
 
