@@ -7,16 +7,17 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as DriverConnectionError
-from redis.exceptions import RedisError, ResponseError
 
+from streamhub.errors import ConfigError
 from streamhub_redis.options import RedisOptions
 from streamhub_redis.resp import pack
 from streamhub_redis.target import Target
 from streamhub_redis.wire import Wire, elements, socket_wire, tcp_wire
 
 Dial: TypeAlias = Callable[[], Awaitable[Wire]]
-"""Opens a connection; raises the driver's errors."""
+"""Opens a connection; raises the driver's errors, and ConfigError where all Sentinels refuse the credentials."""
 
 _GRACE_SECONDS = 0.5
 """How long the other Sentinels are waited for, once one has answered."""
@@ -77,23 +78,23 @@ class Sentinels:
         All are asked: one that has not heard of a failover names the old master, and that may run again, and take
         itself for the master until it is told otherwise. What it acknowledged meanwhile would be lost.
         """
-        answers, reasons = await self._answers()
+        answers, failures = await self._answers()
         if not answers:
-            raise DriverConnectionError(f"no sentinel names a master {self._target.service!r}: {', '.join(reasons)}")
+            raise self._unfound(failures)
         newest = max(answers)
         return await self._connect(newest.host, newest.port)
 
-    async def _answers(self) -> tuple[list[_Master], list[str]]:
-        """Return what Sentinels know, and why others do not say it."""
+    async def _answers(self) -> tuple[list[_Master], dict[str, Exception]]:
+        """Return what Sentinels know, and why those at other addresses do not say it."""
         clock = asyncio.get_running_loop().time
         answers: list[_Master] = []
-        reasons: list[str] = []
+        failures: dict[str, Exception] = {}
 
         async def ask(host: str, port: int) -> None:
             try:
                 answers.append(await self._ask(host, port))
             except (RedisError, OSError) as exc:
-                reasons.append(f"{host}:{port} ({exc})")
+                failures[f"{host}:{port}"] = exc
                 return
             if limit.when() is None:
                 limit.reschedule(clock() + _GRACE_SECONDS)
@@ -101,7 +102,15 @@ class Sentinels:
         with suppress(TimeoutError):
             async with asyncio.timeout(None) as limit:
                 await asyncio.gather(*(ask(*host) for host in self._target.hosts))
-        return answers, reasons
+        return answers, failures
+
+    def _unfound(self, failures: dict[str, Exception]) -> Exception:
+        reasons = ", ".join(f"{address} ({exc})" for address, exc in failures.items())
+        if all(isinstance(exc, (AuthenticationError, AuthorizationError)) for exc in failures.values()):
+            return ConfigError(
+                f"the sentinels refused the credentials: {reasons}: correct sentinel_username and sentinel_password"
+            )
+        return DriverConnectionError(f"no sentinel names a master {self._target.service!r}: {reasons}")
 
     async def _ask(self, host: str, port: int) -> _Master:
         options, service = self._options, self._target.service.encode()

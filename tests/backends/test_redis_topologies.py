@@ -18,6 +18,8 @@ from streamhub.conformance.writer import Writer
 from streamhub.errors import BackendUnavailableError, ConfigError, StreamHubError
 from streamhub.types import Append
 
+FIND = "+sentinel|get-master-addr-by-name"
+
 
 @pytest.fixture(autouse=True)
 async def nothing_left_running() -> AsyncIterator[None]:
@@ -146,3 +148,17 @@ async def test_a_sentinel_is_told_from_a_server() -> None:
     sentinel = servers.redis_sentinels("8.2").sentinels[0]
     with pytest.raises(ConfigError, match=r"redis\+sentinel://"):
         await RedisBackend(f"redis://127.0.0.1:{sentinel.port}").connect()
+
+
+@pytest.mark.parametrize("rights", [["+sentinel|master", FIND], [FIND]], ids=["all it asks", "the least"])
+async def test_a_user_of_the_sentinels_needs_few_rights(rights: list[str]) -> None:
+    sentinels = servers.redis_sentinels("8.2")
+    for sentinel in sentinels.sentinels:
+        with sentinel.admin() as admin:
+            admin.execute_command("ACL", "SETUSER", "finder", "reset", "on", ">s3cret", "-@all", *rights)
+    own = "sentinel_username=finder&sentinel_password="
+    async with connected(f"{sentinels.least_url}?{own}s3cret") as backend:
+        await backend.ping()
+    with pytest.raises(ConfigError, match="correct sentinel_username") as caught:
+        await RedisBackend(f"{sentinels.least_url}?{own}wr0ng").connect()
+    assert "wr0ng" not in repr(caught.value)
