@@ -24,7 +24,7 @@ def write_hint(item: Append, records: Sequence[tuple[int, bytes]], end: bytes, *
     if item.metadata is not None or sum(len(record) for _, record in records) + len(end) > max_bytes:
         return b""
     lengths = b",".join([b"%d" % len(record) for _, record in records])
-    return b"1 %d %d %b %b\n" % (item.generation, item.first, lengths, end)
+    return b"%b %d %d %b %b\n" % (_VERSION, item.generation, item.first, lengths, end)
 
 
 def read_hint(key: str, message: bytes) -> Append | None:

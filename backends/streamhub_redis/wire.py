@@ -41,8 +41,13 @@ class Wire:
 
     async def open(self) -> None:
         """Connect and authenticate."""
-        async with asyncio.timeout(self._options.connect_seconds):
-            await self._connection.connect()
+        try:
+            async with asyncio.timeout(self._options.connect_seconds):
+                await self._connection.connect()
+        except TimeoutError as exc:
+            # A server that does not speak TLS waits for the rest of what it takes for a command.
+            hint = "; does this port speak TLS?" if isinstance(self._connection, SSLConnection) else ""
+            raise TimeoutError(f"no connection within {self._options.connect_seconds:g} s{hint}") from exc
 
     async def send(self, commands: list[bytes]) -> None:
         """Send packed commands."""

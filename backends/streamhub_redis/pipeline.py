@@ -50,7 +50,7 @@ def _parts(commands: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield part
 
 
-class Channel:
+class Pipeline:
     """Keeps one connection to where ``dial`` leads, opened when it is needed.
 
     A task serves what was sent, while there is anything: what is sent meanwhile goes out together, next.
@@ -108,7 +108,7 @@ class Channel:
         batch = _Batch(commands, confirmed=confirmed)
         self._waiting.append(batch)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._serve(), name="redis channel")
+            self._task = asyncio.create_task(self._serve(), name="redis pipeline")
         return await batch.future
 
     async def _serve(self) -> None:
