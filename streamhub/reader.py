@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from streamhub.cursor import number_chunks
@@ -56,7 +55,7 @@ class PageReader:
             self._waiting[key, after] = waiter
             if self._calls < CALLS_AT_ONCE:
                 self._calls += 1
-                self._tasks.spawn(self._serve(), "page reader").add_done_callback(self._served)
+                self._tasks.spawn(self._serve(), "page reader")
         return await asyncio.shield(waiter)
 
     async def _serve(self) -> None:
@@ -66,13 +65,12 @@ class PageReader:
                 wanted = [(place, self._waiting.pop(place)) for place in list(self._waiting)[:READS_PER_CALL]]
                 await self._call(wanted)
         except asyncio.CancelledError:
-            _refuse(waiter for _, waiter in wanted)
+            for waiter in [waiter for _, waiter in wanted] + list(self._waiting.values()):
+                if not waiter.done():
+                    waiter.set_exception(HubClosedError("the hub is closed"))
             raise
-
-    def _served(self, task: asyncio.Task[None]) -> None:
-        self._calls -= 1
-        if task.cancelled():  # perhaps before its first step
-            _refuse(self._waiting.values())
+        finally:
+            self._calls -= 1
 
     async def _call(self, wanted: list[tuple[tuple[str, int], asyncio.Future[LoadedPage]]]) -> None:
         reads = [Read(key, after, PAGE_CHUNKS, PAGE_BYTES) for (key, after), _ in wanted]
@@ -88,12 +86,6 @@ class PageReader:
                 waiter.set_exception(answer)
             else:
                 waiter.set_result(_load(place[1], answer))
-
-
-def _refuse(waiters: Iterable[asyncio.Future[LoadedPage]]) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_exception(HubClosedError("the hub is closed"))
 
 
 def _load(after: int, page: Page) -> LoadedPage:

@@ -13,7 +13,7 @@ import redis_servers
 import servers
 from proxy import proxied
 from redis_cluster import clustered
-from redis_support import FLAVOURS, RedisHarness, connected
+from redis_support import RedisHarness, connected
 from streamhub_redis import RedisBackend, dialling
 
 from streamhub import Hub
@@ -28,7 +28,7 @@ from streamhub.errors import (
 from streamhub.types import COMPLETED, Change, Read, RunRef
 
 
-@pytest.fixture(params=FLAVOURS)
+@pytest.fixture(params=servers.REDIS_FLAVOURS)
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[RedisHarness]:
     async with RedisHarness(servers.redis_server(request.param)) as harness:
         yield harness
@@ -305,24 +305,6 @@ async def test_a_listener_that_only_hears_is_given_up(harness: RedisHarness, mon
                 await beside.aclose()
 
 
-async def test_closing_a_hub_at_any_moment_ends_a_subscription_that_begins() -> None:
-    async def consume(hub: Hub) -> None:
-        async for _ in hub.subscribe("key"):
-            pass
-
-    for steps in range(30):
-        async with Hub.from_url(f"memory://closing-{steps}") as hub:
-            async with hub.produce("key") as producer:
-                await producer.send(b"a")
-            subscription = asyncio.create_task(consume(hub))
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            await hub.aclose()
-            async with asyncio.timeout(2):
-                with contextlib.suppress(HubClosedError):
-                    await subscription
-
-
 async def test_what_was_acknowledged_is_read_though_the_old_master_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     binary = servers.redis_binary("8.2")
     with redis_servers.started(binary) as old, redis_servers.started(binary) as new:
@@ -332,7 +314,7 @@ async def test_what_was_acknowledged_is_read_though_the_old_master_lives(monkeyp
             return believed
 
         monkeypatch.setattr(dialling.Sentinels, "_answers", answers)
-        async with connected("redis+sentinel://127.0.0.1:1/mymaster?client_name=attack") as backend:
+        async with connected("redis+sentinel://127.0.0.1:1/mymaster?client_name=here") as backend:
             writer = Writer(backend.store, "key")
             await writer.open()
             await writer.append(b"a")
