@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 import proxy as proxy_module
 import pytest
@@ -17,6 +18,7 @@ from redis_support import RedisHarness, connected
 from streamhub_redis import RedisBackend, dialling
 
 from streamhub import Hub
+from streamhub.conformance.waiting import eventually
 from streamhub.conformance.writer import Writer, acquire, read
 from streamhub.errors import (
     BackendUnavailableError,
@@ -310,8 +312,8 @@ async def test_what_was_acknowledged_is_read_though_the_old_master_lives(monkeyp
     with redis_servers.started(binary) as old, redis_servers.started(binary) as new:
         believed = [dialling._Master(1, "127.0.0.1", old.port)]
 
-        async def answers(self: dialling.Sentinels) -> list[dialling._Master]:
-            return believed
+        async def answers(self: dialling.Sentinels) -> tuple[list[dialling._Master], dict[str, Exception]]:
+            return believed, {}
 
         monkeypatch.setattr(dialling.Sentinels, "_answers", answers)
         async with connected("redis+sentinel://127.0.0.1:1/mymaster?client_name=here") as backend:
@@ -325,10 +327,14 @@ async def test_what_was_acknowledged_is_read_though_the_old_master_lives(monkeyp
             believed[:] = [dialling._Master(2, "127.0.0.1", new.port)]
             with old.admin() as admin:
                 # The newer one writes.
-                newest = max(int(client["id"]) for client in admin.client_list() if client["name"] == "attack")
+                newest = max(int(client["id"]) for client in admin.client_list() if client["name"] == "here")
                 admin.client_kill_filter(_id=str(newest))
-            await asyncio.sleep(0.05)
-            await writer.append(b"b")
+            item = writer.item(b"b")
+            async with asyncio.timeout(10):
+                while True:
+                    with contextlib.suppress(BackendUnavailableError):
+                        await writer.put(item)
+                        break
             page = await read(backend.store, "key")
             assert page.chunks == (b"a", b"b")
 
@@ -343,7 +349,8 @@ async def test_a_request_of_a_later_release_keeps_none_from_other_runs(harness: 
                 await asyncio.sleep(30)
 
         tasks = [asyncio.create_task(produce(key)) for key in keys]
-        await asyncio.sleep(0.3)
+        for key in keys:
+            await eventually(partial(hub.info, key), lambda info: info is not None and info.tail == 1)
         # Neither is notified: they are found at the next renewal.
         with harness.server.admin() as admin:
             for key, request in zip(keys, ('{"v":99}', '{"v":1,"reason":null,"requested_by":null}'), strict=True):
