@@ -144,11 +144,11 @@ async def test_a_listener_that_hears_nothing_is_given_up(harness: RedisHarness) 
 
 
 async def test_an_empty_listener_is_tested_too(harness: RedisHarness) -> None:
-    harness.url = f"{harness.url}&ping_seconds=0.1"
+    harness.url = f"{harness.url}&ping_seconds=0.4"
     backend = await harness.make()
     async with backend.store.changes() as feed:
         waiting = asyncio.ensure_future(anext(aiter(feed)))
-        await asyncio.wait([waiting], timeout=0.5)
+        await asyncio.wait([waiting], timeout=1.0)
         assert not waiting.done()
         async with harness.paused(), asyncio.timeout(5):
             with pytest.raises(BackendUnavailableError):
