@@ -79,10 +79,10 @@ class Wire:
 
     async def stale(self) -> bool:
         """Say whether a connection on which nothing is awaited was closed, or says something nobody asked for."""
-        writer = self._connection._writer  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        writer = getattr(self._connection, "_writer", None)  # the driver's own: a release may call it otherwise
         try:
             # A connection that was reset is at no end, and has nothing to read.
-            return writer is None or writer.is_closing() or await self._connection.can_read()
+            return (writer is not None and writer.is_closing()) or await self._connection.can_read()
         except (DriverConnectionError, OSError):
             return True
 
