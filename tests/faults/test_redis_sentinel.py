@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import servers
-from redis_faults import GROUP_FLAVOURS, PATIENCE, ROUNDS, STEADY, admin, assert_whole, harness_on, work_under
+from redis_faults import PATIENCE, ROUNDS, STEADY, admin, assert_whole, harness_on, work_under
 from redis_sentinel import SERVICE, SentinelSetup, watched
 from redis_servers import RedisServer, started
 
@@ -26,7 +26,7 @@ def setup() -> Iterator[SentinelSetup]:
         yield setup
 
 
-@pytest.fixture(params=GROUP_FLAVOURS)
+@pytest.fixture(params=servers.REDIS_GROUP_FLAVOURS)
 def any_setup(request: pytest.FixtureRequest) -> Iterator[SentinelSetup]:
     with watched(servers.redis_binary(request.param)) as setup:
         yield setup
