@@ -405,6 +405,23 @@ async def test_nobody_without_rights_puts_words_into_a_stream(server: PostgresSe
         server.psql(f"DROP ROLE {name}")
 
 
+async def test_a_channel_of_another_name_is_found(server: PostgresServer) -> None:
+    """Its name is changed, as one does who no longer trusts somebody: what listens to the old one is replaced."""
+    async with PostgresHarness(server, options="probe_seconds=0.5") as harness:
+        here, there = await harness.hub(), await harness.hub(**UNPOLLED)
+        key = harness.unique_key()
+        async with here.produce(key) as producer, reading(there, key) as live, harness.admin() as admin:
+            await producer.send(b"1")
+            await live.has(1)
+            await admin.execute(f'UPDATE "{harness.schema}".channel SET name = \'streamhub_another\'')
+            await producer.send(b"2")
+            await live.has(2)
+            listening = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%streamhub_another%'"
+            await eventually(lambda: admin.fetchval(listening), lambda found: found == 2)
+            await producer.send(b"3")
+            assert data_of(await live.has(3)) == [b"1", b"2", b"3"]
+
+
 # --- secrets
 
 
