@@ -40,7 +40,7 @@ class PostgresHarness(Harness):
         self.pooler = pooler
         # Each acquisition, open and release is a commit, and through a pooler it is planned anew.
         self.short_seconds = 0.6
-        self.lease_seconds = 1.2 if pooler is None else 2.0
+        self.lease_seconds = 2.0 if pooler is None else 3.0
         self.capabilities = FEW_ABILITIES if isinstance(server, ForeignServer) else ABILITIES
         self.name = "postgresql"
         self.schema = f"test_{self.token}"
