@@ -413,7 +413,7 @@ async def test_a_channel_of_another_name_is_found(server: PostgresServer) -> Non
         async with here.produce(key) as producer, reading(there, key) as live, harness.admin() as admin:
             await producer.send(b"1")
             await live.has(1)
-            await admin.execute(f'UPDATE "{harness.schema}".channel SET name = \'streamhub_another\'')
+            await admin.execute(f"UPDATE \"{harness.schema}\".channel SET name = 'streamhub_another'")
             await producer.send(b"2")
             await live.has(2)
             listening = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%streamhub_another%'"
