@@ -521,7 +521,7 @@ async def test_a_look_that_is_refused_ends_the_feed(server: PostgresServer) -> N
             hints = aiter(feed)
             async with harness.admin() as admin:
                 await admin.execute(f'REVOKE SELECT ON "{harness.schema}".stream FROM streamhub_app')
-            with pytest.raises(StreamHubError, match="permission denied"):
+            with pytest.raises(BackendUnavailableError, match="permission denied"):
                 while True:
                     await anext(hints)
 
