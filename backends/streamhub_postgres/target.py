@@ -40,10 +40,11 @@ def parse_url(url: str) -> tuple[Target, PostgresOptions]:
         raise ConfigError(f"{parts.scheme}:// is not a postgresql URL: use {_EXAMPLE}")
     if parts.fragment:
         raise ConfigError(f"a postgresql URL has no fragment (write '#' as %23): {_EXAMPLE}")
-    if any("@" in text for text in (parts.path, *options_given)):
+    # In the first part, the driver would take what is behind the first one for a host, and ask the network for it.
+    if parts.netloc.count("@") > 1 or any("@" in text for text in (parts.path, *options_given)):
         # Not shown: the name of a database, or of an option, is hardly what it is.
         raise ConfigError(
-            f"a postgresql URL has '@' after its user only (write %40, and in a password %2F and %3F): {_EXAMPLE}"
+            f"a postgresql URL has one '@', after user and password (in them, write %40, %2F and %3F): {_EXAMPLE}"
         )
     options = parse_options(PostgresOptions, options_given, scheme=parts.scheme)
     if options.target_session_attrs not in _SESSIONS:
@@ -65,7 +66,12 @@ def _hosts(parts: SplitResult, options: PostgresOptions) -> str:
         raise ConfigError(f"port={options.port!r}: use numbers")
     if named:
         return named
-    return ",".join(filter(None, (options.host, options.port)))
+    if options.host is None or options.port is None:
+        return options.host or (options.port and f"port {options.port}") or ""
+    hosts, ports = options.host.split(","), options.port.split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    return ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
 
 
 def _port(host: str) -> str:

@@ -151,6 +151,17 @@ async def test_a_role_without_rights_uses_what_others_made(server: PostgresServe
             await writer.append(b"a")
 
 
+async def test_whoever_may_not_know_the_channel_is_told_when_it_connects(database: str) -> None:
+    """Later, only feeds would be refused, which are opened again and again."""
+    async with connected(database):
+        pass
+    rights = [line for line in least_privilege("streamhub").splitlines() if ".channel" not in line]
+    await run(database, *rights)
+    with pytest.raises(ConfigError, match=r"permission denied for table channel.*docs/backends/postgresql\.md"):
+        async with connected(as_role(database)):
+            pass
+
+
 async def test_setup_never_makes_nothing(database: str) -> None:
     with pytest.raises(ConfigError, match="streamhub sql --backend postgresql --schema streamhub"):
         async with connected(f"{database}?setup=never"):
@@ -298,6 +309,9 @@ async def test_a_schema_that_is_dropped_says_so(database: str) -> None:
         ("postgresql://u:se?cret@h:nan/db", None),
         ("postgresql://u:secret@h:nan/db", "numbers as ports"),
         ("postgresql://h/db?port=x", "numbers"),
+        ("postgresql://u:my@secret@h/db", "write %40"),
+        ("postgresql://h/db?sslmode=required", "use one of 'disable', 'allow', 'prefer', 'require'"),
+        ("postgresql://h/db?sslnegotiation=x", "use one of 'postgres', 'direct'"),
         ("postgresql://h/db?schema=a-b", "letters, digits"),
         ("postgresql://h/db?schema=", "letters, digits"),
         ("postgresql://h/db?push_bytes=9000", "use 0 to 1500"),
@@ -332,6 +346,10 @@ def test_urls_of_libpq_are_understood() -> None:
     assert "password" not in repr(PostgresOptions(password="x"))
     for url, where in (
         ("postgresql:///db?host=/run/postgresql", "postgresql at /run/postgresql/db"),
+        ("postgresql:///db?host=/run/postgresql&port=5433", "postgresql at /run/postgresql:5433/db"),
+        ("postgresql:///db?host=one,two&port=1,2", "postgresql at one:1,two:2/db"),
+        ("postgresql:///db?host=one,two&port=1", "postgresql at one:1,two:1/db"),
+        ("postgresql:///db?port=5433", "postgresql at port 5433/db"),
         ("postgresql://", "postgresql at the default host"),
         ("postgresql://[::1]:5433/db", "postgresql at [::1]:5433/db"),
     ):
@@ -362,6 +380,16 @@ async def test_wrong_credentials_and_databases_are_not_outages(server: PostgresS
 async def test_a_server_that_is_not_there_is_an_outage() -> None:
     with pytest.raises(BackendUnavailableError, match=r"127\.0\.0\.1:1"):
         async with connected("postgresql://postgres:s3cret@127.0.0.1:1/postgres"):
+            pass
+
+
+async def test_a_certificate_that_is_not_there_is_no_outage() -> None:
+    url = "postgresql://postgres:s3cret@127.0.0.1:1/postgres?sslmode=verify-full&sslrootcert=/no/such.pem"
+    with pytest.raises(ConfigError, match=r"sslrootcert='/no/such\.pem': there is no such file"):
+        async with connected(url):
+            pass
+    with pytest.raises(BackendUnavailableError, match="No such file"):
+        async with connected("postgresql:///postgres?host=/no/such"):
             pass
 
 
