@@ -293,6 +293,46 @@ async def test_generations_grow_though_the_lease_goes_while_another_waits_for_it
         assert (await soon(acquiring)).generation > lease.generation
 
 
+async def test_a_generation_below_what_was_swept_is_never_stored(
+    harness: PostgresHarness, backend: PostgresBackend
+) -> None:
+    """The same, but the answer is lost: the owner asks again, over another connection, and finds its own row."""
+    key, ahead = harness.unique_key(), 4_000_000_000_000
+    lease = await backend.leases.acquire(key, owner="o", run="r", ttl_seconds=9, above=ahead)
+    await backend.leases.release(lease)
+    sweep, acquire = backend.store._sweeper._leases.replace("$1", "500"), backend.leases._queries["acquire"]
+    async with harness.admin() as sweeper, harness.admin() as onlooker:
+        transaction = sweeper.transaction()
+        await transaction.start()
+        await sweeper.execute(sweep)
+        session = backend._session
+        unheard = asyncio.create_task(session.fetch(session.changing, acquire, key, "p", "r", 9.0, 0, 0))
+        await waiting(onlooker)
+        await transaction.commit()
+        await soon(unheard)
+    other = await harness.connect_kept()
+    again = await other.leases.acquire(key, owner="p", run="r", ttl_seconds=9)
+    assert again.generation > lease.generation
+
+
+async def test_sweeps_that_meet_at_the_counter_keep_the_highest(
+    harness: PostgresHarness, backend: PostgresBackend
+) -> None:
+    for ours, theirs in ((5_000_000_000_000, 4_000_000_000_000), (6_000_000_000_000, 7_000_000_000_000)):
+        lease = await backend.leases.acquire(harness.unique_key(), owner="o", run="r", ttl_seconds=9, above=ours)
+        await backend.leases.release(lease)
+        counter = f'"{harness.schema}".counter'
+        async with harness.admin() as stranger, harness.admin() as onlooker:
+            transaction = stranger.transaction()
+            await transaction.start()
+            await stranger.execute(f"UPDATE {counter} SET generation = {theirs}")
+            sweeping = asyncio.create_task(backend.store.sweep(10))
+            await waiting(onlooker)
+            await transaction.commit()
+            await soon(sweeping)
+            assert await onlooker.fetchval(f"SELECT generation FROM {counter}") == max(lease.generation, theirs)
+
+
 # --- notifications
 
 
