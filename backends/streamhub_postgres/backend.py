@@ -75,9 +75,9 @@ class PostgresBackend:
     async def _prepare(self, wire: Wire) -> None:
         options = self._session.options
         await prepare(wire, options.schema, setup=options.setup)
-        if options.notifies:
-            # Refused here, it is told at once; a feed that is refused is opened again and again.
-            await wire.fetch(load("channel.sql", options.schema)["name"])
+        # Refused here, it is told at once; a feed that is refused is opened again and again. Statements name the table
+        # though they do not notify, so the right is needed in any case.
+        await wire.fetch(load("channel.sql", options.schema)["name"])
 
     async def ping(self) -> None:
         """Make one round trip."""

@@ -14,6 +14,7 @@ import servers
 from postgres_servers import QUICK, PostgresServer, started
 from postgres_support import PostgresHarness, connected
 from streamhub_postgres import PostgresBackend
+from streamhub_postgres.ear import Ear
 from streamhub_postgres.heads import stream_topic
 from streamhub_postgres.target import parse_url
 
@@ -460,6 +461,30 @@ async def test_a_channel_of_another_name_is_found(server: PostgresServer) -> Non
             await eventually(lambda: admin.fetchval(listening), lambda found: found == 2)
             await producer.send(b"3")
             assert data_of(await live.has(3)) == [b"1", b"2", b"3"]
+
+
+async def test_a_channel_that_changes_its_name_before_the_first_probe_is_found(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What listens has never heard anything, and could not tell that from a server which carries no notifications."""
+    async with PostgresHarness(server, options="probe_seconds=0.5") as harness, harness.admin() as admin:
+        backend = await harness.connect_kept()
+        renamed, test = [], Ear._test
+
+        async def rename_and_test(self: Ear) -> None:
+            if not renamed:
+                renamed.append(await admin.execute(f"UPDATE \"{harness.schema}\".channel SET name = 'streamhub_new'"))
+            await test(self)
+
+        monkeypatch.setattr(Ear, "_test", rename_and_test)
+        async with backend.store.changes() as feed:
+            await feed.follow("k")
+            with pytest.raises(BackendUnavailableError, match="another name"):
+                async with asyncio.timeout(10):
+                    async for _ in feed:
+                        pass
+        async with backend.store.changes():
+            await eventually(backend.about, lambda told: told["notifications"] == "heard")
 
 
 # --- secrets

@@ -151,14 +151,15 @@ async def test_a_role_without_rights_uses_what_others_made(server: PostgresServe
             await writer.append(b"a")
 
 
-async def test_whoever_may_not_know_the_channel_is_told_when_it_connects(database: str) -> None:
+@pytest.mark.parametrize("notify", ["auto", "off"])
+async def test_whoever_may_not_know_the_channel_is_told_when_it_connects(database: str, notify: str) -> None:
     """Later, only feeds would be refused, which are opened again and again."""
     async with connected(database):
         pass
     rights = [line for line in least_privilege("streamhub").splitlines() if ".channel" not in line]
     await run(database, *rights)
     with pytest.raises(ConfigError, match=r"permission denied for table channel.*docs/backends/postgresql\.md"):
-        async with connected(as_role(database)):
+        async with connected(f"{as_role(database)}?notify={notify}"):
             pass
 
 
