@@ -104,7 +104,7 @@ class PostgresOptions:
 # Options that name a file which has to be there.
 FILE_OPTIONS = ("sslcert", "sslkey", "sslrootcert", "sslcrl")
 
-# What the driver is given in its own URL; it knows these names.
+# What the driver is given in its own URL; it knows these names (a service file is an argument of its own).
 DRIVER_OPTIONS = frozenset(
     {
         "host",
@@ -114,7 +114,6 @@ DRIVER_OPTIONS = frozenset(
         "dbname",
         "passfile",
         "service",
-        "servicefile",
         "sslmode",
         "sslcert",
         "sslkey",

@@ -112,6 +112,8 @@ async def open_wire(target: Target, options: PostgresOptions, *, listening: bool
     if options.options is not None:
         settings["options"] = options.options
     place: dict[str, str | int] = {"target_session_attrs": options.target_session_attrs}
+    if options.servicefile is not None:
+        place["servicefile"] = options.servicefile
     if listening and options.listen_host is not None:
         place["host"] = options.listen_host
     if listening and options.listen_port is not None:

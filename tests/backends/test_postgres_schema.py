@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -310,6 +311,11 @@ async def test_a_schema_that_is_dropped_says_so(database: str) -> None:
         ("postgresql://u:se?cret@h:nan/db", None),
         ("postgresql://u:secret@h:nan/db", "numbers as ports"),
         ("postgresql://h/db?port=x", "numbers"),
+        ("postgresql://u:secret@h:99999/db", "numbers as ports, up to 65535"),
+        ("postgresql:///db?host=h&port=0", "numbers up to 65535"),
+        ("postgresql://u:secret@h:1,/db", "a host before and after each ','"),
+        ("postgresql:///db?host=a,b&port=1,2,3", "one for all hosts, or one for each"),
+        ("postgresql://u:secret@h/db?user", "option 'user' is empty"),
         ("postgresql://u:my@secret@h/db", "write %40"),
         ("postgresql://h/db?sslmode=required", "use one of 'disable', 'allow', 'prefer', 'require'"),
         ("postgresql://h/db?sslnegotiation=x", "use one of 'postgres', 'direct'"),
@@ -351,6 +357,7 @@ def test_urls_of_libpq_are_understood() -> None:
         ("postgresql:///db?host=one,two&port=1,2", "postgresql at one:1,two:2/db"),
         ("postgresql:///db?host=one,two&port=1", "postgresql at one:1,two:1/db"),
         ("postgresql:///db?port=5433", "postgresql at port 5433/db"),
+        ("postgresql://h/one?dbname=two", "postgresql at h/one"),
         ("postgresql://", "postgresql at the default host"),
         ("postgresql://[::1]:5433/db", "postgresql at [::1]:5433/db"),
     ):
@@ -516,6 +523,16 @@ async def test_encrypted_connections_are_verified(tmp_path: Path) -> None:
         with pytest.raises((BackendUnavailableError, ConfigError)):
             async with connected(f"{url}?sslmode=verify-full&sslrootcert={stranger}&schema=c"):
                 pass
+
+
+async def test_a_service_is_looked_up_in_its_file(database: str, tmp_path: Path) -> None:
+    parts = urlsplit(database)
+    file = tmp_path / "services"
+    file.write_text(f"[chat]\nhost={parts.hostname}\nport={parts.port}\nuser=postgres\ndbname={parts.path[1:]}\n")
+    async with connected(f"postgresql://?service=chat&servicefile={file}") as backend:
+        session = backend._session
+        ((name,),) = await session.fetch(session.reading, "SELECT current_database()")
+        assert name == parts.path[1:]
 
 
 async def test_options_of_the_session_reach_the_server(database: str) -> None:
