@@ -249,7 +249,16 @@ async def test_formats_of_a_later_release_are_refused(harness: PostgresHarness, 
 
 def test_heads_of_a_later_release_lead_to_a_read() -> None:
     assert read_append("k", "7,0,1,AQEBYQ==,") == Append("k", 7, 1, (b"a",), b"")
-    for facts in ("7,0,1,AgEBYQ==,", "7,0,2,AQEBYQ==,", "7,0,1,AQEBYQ==,eyJ2IjogOX0="):
+    later = ("7,0,1,AgEBYQ==,", "7,0,2,AQEBYQ==,", "7,0,1,AQEBYQ==,eyJ2IjogOX0=")
+    strange = (
+        "",
+        "7,0,1",
+        "x,0,1,AQEBYQ==,",
+        "7,0,1,é,",
+        "7,0,1,AQEBYQ==,,",
+        "7,0,1,AQEBYQ==,e30=",
+    )
+    for facts in (*later, *strange):
         assert read_append("k", facts) is None
     ref = RunRef("k", "r")
     request = CancelRequest("k", "r", "x" * 9000, None)
