@@ -316,6 +316,27 @@ async def test_a_generation_below_what_was_swept_is_never_stored(
     assert again.generation > lease.generation
 
 
+@pytest.mark.parametrize("level", ["read committed", "repeatable read", "serializable"])
+async def test_an_acquisition_that_a_sweep_passed_is_undone_at_any_isolation_level(
+    harness: PostgresHarness, backend: PostgresBackend, level: str
+) -> None:
+    """Behind a pooler the level is the role's: there is no setting of the session."""
+    key, ahead = harness.unique_key(), 4_000_000_000_000
+    await backend.leases.release(await backend.leases.acquire(key, owner="o", run="r", ttl_seconds=9, above=ahead))
+    sweep, acquire = backend.store._sweeper._leases.replace("$1", "500"), backend.leases._queries["acquire"]
+    async with harness.admin() as sweeper, harness.admin() as stranger, harness.admin() as onlooker:
+        await stranger.execute(f"SET application_name = 'streamhub'; SET default_transaction_isolation = '{level}'")
+        transaction = sweeper.transaction()
+        await transaction.start()
+        await sweeper.execute(sweep)
+        acquiring = asyncio.create_task(stranger.fetch(acquire, key, "p", "r", 9.0, 0, 0))
+        await waiting(onlooker)
+        await transaction.commit()
+        with pytest.raises(asyncpg.SerializationError):
+            await soon(acquiring)
+        assert await stranger.fetchval(acquire, key, "p", "r", 9.0, 0, 0) > ahead
+
+
 async def test_sweeps_that_meet_at_the_counter_keep_the_highest(
     harness: PostgresHarness, backend: PostgresBackend
 ) -> None:

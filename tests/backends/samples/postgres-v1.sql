@@ -5,6 +5,9 @@ CREATE FUNCTION streamhub.above_counter(wanted bigint) RETURNS bigint
     LANGUAGE plpgsql
     AS $$
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM FROM streamhub.counter FOR SHARE;
+    END IF;
     IF wanted <= (SELECT c.generation FROM streamhub.counter AS c) THEN
         RAISE serialization_failure USING MESSAGE = 'a sweep passed this generation meanwhile';
     END IF;
