@@ -8,10 +8,12 @@ from streamhub_postgres.about import describe_server
 from streamhub_postgres.cancels import PostgresCancels
 from streamhub_postgres.leases import PostgresLeases
 from streamhub_postgres.options import PostgresOptions
+from streamhub_postgres.queries import load
 from streamhub_postgres.schema import prepare, script_for
 from streamhub_postgres.session import Session
 from streamhub_postgres.store import PostgresStore
 from streamhub_postgres.target import parse_url
+from streamhub_postgres.wire import Wire
 
 
 class PostgresBackend:
@@ -59,16 +61,23 @@ class PostgresBackend:
             UnsupportedFormatError: a later release made the schema.
             BackendUnavailableError: the server cannot be reached.
         """
-        session, options = self._session, self._session.options
+        session = self._session
         for lane in session.lanes:
             lane.reopen()
         try:
-            await session.changing.run(lambda wire: prepare(wire, options.schema, setup=options.setup))
+            await session.changing.run(self._prepare)
         except BaseException:
             await self._close_lanes()
             raise
         session.notifications.reopen()
         session.context.enter()
+
+    async def _prepare(self, wire: Wire) -> None:
+        options = self._session.options
+        await prepare(wire, options.schema, setup=options.setup)
+        # Refused here, it is told at once; a feed that is refused is opened again and again. Statements name the table
+        # though they do not notify, so the right is needed in any case.
+        await wire.fetch(load("channel.sql", options.schema)["name"])
 
     async def ping(self) -> None:
         """Make one round trip."""

@@ -59,6 +59,7 @@ class Ear:
         self._lane = lane
         self._opened = opened
         self._on_payload = on_payload
+        self._channel = ""
         self._ended = asyncio.Event()
         self._probe: tuple[str, asyncio.Event] | None = None
 
@@ -67,7 +68,7 @@ class Ear:
 
         Raises:
             BackendUnavailableError: it cannot connect, has lost its connection or does not hear any more.
-            ConfigError: the server refuses the credentials.
+            ConfigError: the server refuses the credentials, or a right.
         """
         with map_errors(self._target.where):
             wire = await open_wire(self._target, self._options, listening=True)
@@ -86,8 +87,8 @@ class Ear:
     async def _listen(self, wire: Wire) -> None:
         wire.driver.add_termination_listener(lambda *_: self._ended.set())
         with wire.limited(self._options.connect_limit_seconds):
-            ((channel,),) = await wire.driver.fetch(self._queries["name"])
-            await wire.driver.add_listener(channel, self._heard)
+            ((self._channel,),) = await wire.driver.fetch(self._queries["name"])
+            await wire.driver.add_listener(self._channel, self._heard)
         self._opened.set()
         while not self._ended.is_set():
             await self._test()
@@ -98,9 +99,11 @@ class Ear:
         probe, arrived = write_probe(secrets.token_hex(8)), asyncio.Event()
         self._probe = (probe, arrived)
         try:
-            await self._lane.run(lambda wire: wire.fetch(self._queries["probe"], probe))
+            ((channel, _),) = await self._lane.run(lambda wire: wire.fetch(self._queries["probe"], probe))
         except BackendUnavailableError:
             return  # it may not have been sent: nothing is known
+        if channel != self._channel:
+            raise BackendUnavailableError(f"{self._target.where}: the channel of notifications has another name now")
         await _first(arrived, _PROBE_SECONDS, self._ended)
         if self.hearing and not arrived.is_set():
             raise BackendUnavailableError(f"{self._target.where}: the connection for notifications is deaf")

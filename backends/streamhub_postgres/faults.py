@@ -65,6 +65,11 @@ def is_full(exc: BaseException) -> bool:
     return code_of(exc) == "54000"
 
 
+def is_forbidden(exc: BaseException) -> bool:
+    """Say whether a right is missing."""
+    return code_of(exc) == "42501"
+
+
 def is_unsent(exc: BaseException) -> bool:
     """Say whether the connection had ended before the statement was sent: the driver learns of that late."""
     if isinstance(exc, PostgresError):

@@ -14,7 +14,6 @@ A topic is the beginning of a hash: names may be long, and hold anything.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 
@@ -82,13 +81,14 @@ def write_probe(nonce: str) -> str:
 
 
 def read_append(key: str, facts: str) -> Append | None:
-    """Read what was appended; None if it has to be read, because a later release wrote it."""
-    generation, before, last, record, end = facts.split(",")
+    """Read what was appended; None if it has to be read: a later release wrote it, or a stranger."""
     try:
+        numbers, record, end = facts.rsplit(",", 2)
+        generation, before, last = map(int, numbers.split(","))
         chunks = tuple(unpack_chunks(base64.b64decode(record))) if record else ()
         ended = decode_end(base64.b64decode(end)) if end else None
-    except (StreamHubError, binascii.Error):
+    except (StreamHubError, ValueError):
         return None
-    if len(chunks) != int(last) - int(before):
+    if len(chunks) != last - before:
         return None
-    return Append(key, int(generation), int(before) + 1, chunks, b"", end=ended)
+    return Append(key, generation, before + 1, chunks, b"", end=ended)

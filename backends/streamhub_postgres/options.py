@@ -12,6 +12,7 @@ from streamhub.inputs import check_seconds
 Setup: TypeAlias = Literal["auto", "never"]
 Notify: TypeAlias = Literal["auto", "on", "off"]
 Durability: TypeAlias = Literal["full", "relaxed"]
+SslMode: TypeAlias = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 _SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
@@ -62,13 +63,13 @@ class PostgresOptions:
     connect_timeout: float | None = None
     application_name: str = "streamhub"
     options: str | None = None
-    sslmode: str | None = None
+    sslmode: SslMode | None = None
     sslcert: str | None = None
     sslkey: str | None = None
     sslpassword: str | None = field(default=None, repr=False)
     sslrootcert: str | None = None
     sslcrl: str | None = None
-    sslnegotiation: str | None = None
+    sslnegotiation: Literal["postgres", "direct"] | None = None
     ssl_min_protocol_version: str | None = None
     ssl_max_protocol_version: str | None = None
     channel_binding: Literal["disable", "prefer"] | None = None
@@ -100,7 +101,10 @@ class PostgresOptions:
         return self.connect_seconds if self.connect_timeout is None else self.connect_timeout
 
 
-# What the driver is given in its own URL; it knows these names.
+# Options that name a file which has to be there.
+FILE_OPTIONS = ("sslcert", "sslkey", "sslrootcert", "sslcrl")
+
+# What the driver is given in its own URL; it knows these names (a service file is an argument of its own).
 DRIVER_OPTIONS = frozenset(
     {
         "host",
@@ -110,7 +114,6 @@ DRIVER_OPTIONS = frozenset(
         "dbname",
         "passfile",
         "service",
-        "servicefile",
         "sslmode",
         "sslcert",
         "sslkey",

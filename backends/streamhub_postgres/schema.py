@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streamhub.errors import ConfigError, UnsupportedFormatError
+from streamhub_postgres.driver import PostgresError
+from streamhub_postgres.faults import is_forbidden
 from streamhub_postgres.options import Setup
 from streamhub_postgres.queries import fill, load, migrations
 from streamhub_postgres.wire import Wire
@@ -33,13 +35,18 @@ async def prepare(wire: Wire, schema: str, *, setup: Setup, scripts: Sequence[st
         raise UnsupportedFormatError(f"schema {schema!r}", found=found, known=len(scripts))
     if found == len(scripts):
         return
+    what = f"is of version {found}" if found else "is not there"
+    by_hand = f"run what this prints, as its owner: streamhub sql --backend postgresql --schema {schema}"
+    if found:
+        by_hand += f" --since {found}"
     if setup == "never":
-        what = f"is of version {found}" if found else "is not there"
-        raise ConfigError(
-            f"schema {schema!r} {what}, and setup=never: run what this prints, as its owner:"
-            f" streamhub sql --backend postgresql --schema {schema}" + (f" --since {found}" if found else "")
-        )
-    await _migrate(wire, schema, scripts)
+        raise ConfigError(f"schema {schema!r} {what}, and setup=never: {by_hand}")
+    try:
+        await _migrate(wire, schema, scripts)
+    except PostgresError as exc:
+        if not is_forbidden(exc):
+            raise
+        raise ConfigError(f"schema {schema!r} {what}, and this role may not change that ({exc}): {by_hand}") from exc
 
 
 async def _version(wire: Wire, schema: str) -> int:

@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from streamhub.errors import ConfigError
 from streamhub.options import parse_options, query_options, without_options
-from streamhub_postgres.options import OWN_OPTIONS, PostgresOptions
+from streamhub_postgres.options import DRIVER_OPTIONS, OWN_OPTIONS, PostgresOptions
 
 _SCHEMES = ("postgresql", "postgres")
 _EXAMPLE = "postgresql://[user:password@]host[:5432][,host…]/database"
@@ -40,32 +40,49 @@ def parse_url(url: str) -> tuple[Target, PostgresOptions]:
         raise ConfigError(f"{parts.scheme}:// is not a postgresql URL: use {_EXAMPLE}")
     if parts.fragment:
         raise ConfigError(f"a postgresql URL has no fragment (write '#' as %23): {_EXAMPLE}")
-    if any("@" in text for text in (parts.path, *options_given)):
+    # In the first part, the driver would take what is behind the first one for a host, and ask the network for it.
+    if parts.netloc.count("@") > 1 or any("@" in text for text in (parts.path, *options_given)):
         # Not shown: the name of a database, or of an option, is hardly what it is.
         raise ConfigError(
-            f"a postgresql URL has '@' after its user only (write %40, and in a password %2F and %3F): {_EXAMPLE}"
+            f"a postgresql URL has one '@', after user and password (in them, write %40, %2F and %3F): {_EXAMPLE}"
         )
     options = parse_options(PostgresOptions, options_given, scheme=parts.scheme)
     if options.target_session_attrs not in _SESSIONS:
         known = ", ".join(_SESSIONS)
         raise ConfigError(f"target_session_attrs={options.target_session_attrs!r}: use one of {known}")
+    for name in sorted(DRIVER_OPTIONS):
+        if options_given.get(name) == "":
+            raise ConfigError(f"option {name!r} is empty: give it a value, or leave it out")
     hosts = _hosts(parts, options)
-    database = options.dbname or unquote(parts.path.removeprefix("/"))
+    database = unquote(parts.path.removeprefix("/")) or options.dbname
     where = f"postgresql at {hosts or 'the default host'}" + (f"/{database}" if database else "")
     return Target(url=without_options(url, OWN_OPTIONS), where=where), options
 
 
 def _hosts(parts: SplitResult, options: PostgresOptions) -> str:
     named = parts.netloc.rpartition("@")[2]
-    for host in named.split(","):
-        port = _port(host)
-        if port and not port.isdecimal():
-            raise ConfigError(f"a postgresql URL has numbers as ports: {_EXAMPLE}")
-    if options.port is not None and not all(port.isdecimal() for port in options.port.split(",")):
-        raise ConfigError(f"port={options.port!r}: use numbers")
+    hosts = named.split(",") if named else []
+    if not all(hosts) and len(hosts) > 1:
+        raise ConfigError(f"a postgresql URL has a host before and after each ',': {_EXAMPLE}")
+    if not all(_is_port(port) for host in hosts if (port := _port(host))):
+        raise ConfigError(f"a postgresql URL has numbers as ports, up to 65535: {_EXAMPLE}")
+    ports = [] if options.port is None else options.port.split(",")
+    if not all(map(_is_port, ports)):
+        raise ConfigError(f"port={options.port!r}: use numbers up to 65535")
     if named:
         return named
-    return ",".join(filter(None, (options.host, options.port)))
+    if options.host is None:
+        return f"port {options.port}" if ports else ""
+    hosts = options.host.split(",")
+    if len(ports) > 1 and len(ports) != len(hosts):
+        raise ConfigError(f"port={options.port!r}: use one for all hosts, or one for each")
+    if not ports:
+        return options.host
+    return ",".join(f"{host}:{port}" for host, port in zip(hosts, ports * (len(hosts) // len(ports)), strict=True))
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) < 65536
 
 
 def _port(host: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from streamhub.errors import BackendUnavailableError, ConfigError, StreamHubError
+from streamhub.errors import BackendUnavailableError, StreamHubError
 from streamhub_postgres.ear import Ear
 from streamhub_postgres.faults import convert
 from streamhub_postgres.heads import PROBE
@@ -65,14 +65,10 @@ class Watch:
         """Wait until what happens from now on is heard, or looked for.
 
         Raises:
-            BackendUnavailableError: the connection cannot be made, or has ended already.
-            ConfigError: the server refuses the credentials.
+            BackendUnavailableError: the connection cannot be made or is refused, or has ended already.
         """
         await self._opened.wait()
-        error = self._error
-        if isinstance(error, ConfigError):
-            raise ConfigError(*error.args) from error
-        if error is not None:
+        if (error := self._error) is not None:
             raise BackendUnavailableError(f"there is no connection for notifications: {error}") from error
 
     async def _live(self) -> None:
@@ -81,8 +77,11 @@ class Watch:
                 group.create_task(self._listen(), name="postgresql listening")
                 group.create_task(self._look_on(), name="postgresql looking")
         except ExceptionGroup as group:
-            self._error = convert(self._target.where, group.exceptions[0])
-            self._on_end(self, self._error)
+            error = convert(self._target.where, group.exceptions[0])
+            if not isinstance(error, BackendUnavailableError):  # a feed raises nothing else
+                error = BackendUnavailableError(str(error))
+            self._error = error
+            self._on_end(self, error)
         finally:
             if self._error is None:
                 self._error = BackendUnavailableError("it was closed")

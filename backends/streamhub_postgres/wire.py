@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Generator
+from pathlib import Path
 
+from streamhub.errors import ConfigError
 from streamhub_postgres.driver import Driver, Rows, Statement, connect
-from streamhub_postgres.options import PostgresOptions
+from streamhub_postgres.options import FILE_OPTIONS, PostgresOptions
 from streamhub_postgres.target import Target
 
 _CLOSE_SECONDS = 2.0
@@ -110,12 +112,18 @@ async def open_wire(target: Target, options: PostgresOptions, *, listening: bool
     if options.options is not None:
         settings["options"] = options.options
     place: dict[str, str | int] = {"target_session_attrs": options.target_session_attrs}
+    if options.servicefile is not None:
+        place["servicefile"] = options.servicefile
     if listening and options.listen_host is not None:
         place["host"] = options.listen_host
     if listening and options.listen_port is not None:
         place["port"] = options.listen_port
-    async with asyncio.timeout(limit):
-        driver = await connect(target.url, seconds=limit, settings=settings, **place)
+    try:
+        async with asyncio.timeout(limit):
+            driver = await connect(target.url, seconds=limit, settings=settings, **place)
+    except FileNotFoundError:
+        _check_files(options)  # else it is a socket that is not there
+        raise
     wire = Wire(driver, pooled=True, seconds=options.timeout_seconds)
     try:
         with wire.limited(limit):
@@ -129,3 +137,10 @@ async def open_wire(target: Target, options: PostgresOptions, *, listening: bool
         wire.drop()
         raise
     return wire
+
+
+def _check_files(options: PostgresOptions) -> None:
+    for name in FILE_OPTIONS:
+        path: str | None = getattr(options, name)
+        if path is not None and not Path(path).exists():
+            raise ConfigError(f"option {name}={path!r}: there is no such file")

@@ -14,6 +14,7 @@ import servers
 from postgres_servers import QUICK, PostgresServer, started
 from postgres_support import PostgresHarness, connected
 from streamhub_postgres import PostgresBackend
+from streamhub_postgres.ear import Ear
 from streamhub_postgres.heads import stream_topic
 from streamhub_postgres.target import parse_url
 
@@ -293,6 +294,67 @@ async def test_generations_grow_though_the_lease_goes_while_another_waits_for_it
         assert (await soon(acquiring)).generation > lease.generation
 
 
+async def test_a_generation_below_what_was_swept_is_never_stored(
+    harness: PostgresHarness, backend: PostgresBackend
+) -> None:
+    """The same, but the answer is lost: the owner asks again, over another connection, and finds its own row."""
+    key, ahead = harness.unique_key(), 4_000_000_000_000
+    lease = await backend.leases.acquire(key, owner="o", run="r", ttl_seconds=9, above=ahead)
+    await backend.leases.release(lease)
+    sweep, acquire = backend.store._sweeper._leases.replace("$1", "500"), backend.leases._queries["acquire"]
+    async with harness.admin() as sweeper, harness.admin() as onlooker:
+        transaction = sweeper.transaction()
+        await transaction.start()
+        await sweeper.execute(sweep)
+        session = backend._session
+        unheard = asyncio.create_task(session.fetch(session.changing, acquire, key, "p", "r", 9.0, 0, 0))
+        await waiting(onlooker)
+        await transaction.commit()
+        await soon(unheard)
+    other = await harness.connect_kept()
+    again = await other.leases.acquire(key, owner="p", run="r", ttl_seconds=9)
+    assert again.generation > lease.generation
+
+
+@pytest.mark.parametrize("level", ["read committed", "repeatable read", "serializable"])
+async def test_an_acquisition_that_a_sweep_passed_is_undone_at_any_isolation_level(
+    harness: PostgresHarness, backend: PostgresBackend, level: str
+) -> None:
+    """Behind a pooler the level is the role's: there is no setting of the session."""
+    key, ahead = harness.unique_key(), 4_000_000_000_000
+    await backend.leases.release(await backend.leases.acquire(key, owner="o", run="r", ttl_seconds=9, above=ahead))
+    sweep, acquire = backend.store._sweeper._leases.replace("$1", "500"), backend.leases._queries["acquire"]
+    async with harness.admin() as sweeper, harness.admin() as stranger, harness.admin() as onlooker:
+        await stranger.execute(f"SET application_name = 'streamhub'; SET default_transaction_isolation = '{level}'")
+        transaction = sweeper.transaction()
+        await transaction.start()
+        await sweeper.execute(sweep)
+        acquiring = asyncio.create_task(stranger.fetch(acquire, key, "p", "r", 9.0, 0, 0))
+        await waiting(onlooker)
+        await transaction.commit()
+        with pytest.raises(asyncpg.SerializationError):
+            await soon(acquiring)
+        assert await stranger.fetchval(acquire, key, "p", "r", 9.0, 0, 0) > ahead
+
+
+async def test_sweeps_that_meet_at_the_counter_keep_the_highest(
+    harness: PostgresHarness, backend: PostgresBackend
+) -> None:
+    for ours, theirs in ((5_000_000_000_000, 4_000_000_000_000), (6_000_000_000_000, 7_000_000_000_000)):
+        lease = await backend.leases.acquire(harness.unique_key(), owner="o", run="r", ttl_seconds=9, above=ours)
+        await backend.leases.release(lease)
+        counter = f'"{harness.schema}".counter'
+        async with harness.admin() as stranger, harness.admin() as onlooker:
+            transaction = stranger.transaction()
+            await transaction.start()
+            await stranger.execute(f"UPDATE {counter} SET generation = {theirs}")
+            sweeping = asyncio.create_task(backend.store.sweep(10))
+            await waiting(onlooker)
+            await transaction.commit()
+            await soon(sweeping)
+            assert await onlooker.fetchval(f"SELECT generation FROM {counter}") == max(lease.generation, theirs)
+
+
 # --- notifications
 
 
@@ -420,6 +482,30 @@ async def test_a_channel_of_another_name_is_found(server: PostgresServer) -> Non
             await eventually(lambda: admin.fetchval(listening), lambda found: found == 2)
             await producer.send(b"3")
             assert data_of(await live.has(3)) == [b"1", b"2", b"3"]
+
+
+async def test_a_channel_that_changes_its_name_before_the_first_probe_is_found(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What listens has never heard anything, and could not tell that from a server which carries no notifications."""
+    async with PostgresHarness(server, options="probe_seconds=0.5") as harness, harness.admin() as admin:
+        backend = await harness.connect_kept()
+        renamed, test = [], Ear._test
+
+        async def rename_and_test(self: Ear) -> None:
+            if not renamed:
+                renamed.append(await admin.execute(f"UPDATE \"{harness.schema}\".channel SET name = 'streamhub_new'"))
+            await test(self)
+
+        monkeypatch.setattr(Ear, "_test", rename_and_test)
+        async with backend.store.changes() as feed:
+            await feed.follow("k")
+            with pytest.raises(BackendUnavailableError, match="another name"):
+                async with asyncio.timeout(10):
+                    async for _ in feed:
+                        pass
+        async with backend.store.changes():
+            await eventually(backend.about, lambda told: told["notifications"] == "heard")
 
 
 # --- secrets

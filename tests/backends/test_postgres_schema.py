@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -140,7 +141,7 @@ async def test_a_role_without_rights_uses_what_others_made(server: PostgresServe
             assert data_of(await replay(hub, setup)) == [b"a", b"b"]
             assert await hub.delete(setup)
             await hub.store.sweep(10)
-    with pytest.raises(ConfigError, match="permission denied"):
+    with pytest.raises(ConfigError, match=r"may not change that \(permission denied.*streamhub sql .*--schema other"):
         async with connected(f"{as_role(database)}?schema=other"):
             pass
     await run(database, f"REVOKE INSERT ON app.record FROM {ROLE}")
@@ -149,6 +150,18 @@ async def test_a_role_without_rights_uses_what_others_made(server: PostgresServe
         await writer.open()
         with pytest.raises(ConfigError, match=r"permission denied for table record.*docs/backends/postgresql\.md"):
             await writer.append(b"a")
+
+
+@pytest.mark.parametrize("notify", ["auto", "off"])
+async def test_whoever_may_not_know_the_channel_is_told_when_it_connects(database: str, notify: str) -> None:
+    """Later, only feeds would be refused, which are opened again and again."""
+    async with connected(database):
+        pass
+    rights = [line for line in least_privilege("streamhub").splitlines() if ".channel" not in line]
+    await run(database, *rights)
+    with pytest.raises(ConfigError, match=r"permission denied for table channel.*docs/backends/postgresql\.md"):
+        async with connected(f"{as_role(database)}?notify={notify}"):
+            pass
 
 
 async def test_setup_never_makes_nothing(database: str) -> None:
@@ -298,6 +311,14 @@ async def test_a_schema_that_is_dropped_says_so(database: str) -> None:
         ("postgresql://u:se?cret@h:nan/db", None),
         ("postgresql://u:secret@h:nan/db", "numbers as ports"),
         ("postgresql://h/db?port=x", "numbers"),
+        ("postgresql://u:secret@h:99999/db", "numbers as ports, up to 65535"),
+        ("postgresql:///db?host=h&port=0", "numbers up to 65535"),
+        ("postgresql://u:secret@h:1,/db", "a host before and after each ','"),
+        ("postgresql:///db?host=a,b&port=1,2,3", "one for all hosts, or one for each"),
+        ("postgresql://u:secret@h/db?user", "option 'user' is empty"),
+        ("postgresql://u:my@secret@h/db", "write %40"),
+        ("postgresql://h/db?sslmode=required", "use one of 'disable', 'allow', 'prefer', 'require'"),
+        ("postgresql://h/db?sslnegotiation=x", "use one of 'postgres', 'direct'"),
         ("postgresql://h/db?schema=a-b", "letters, digits"),
         ("postgresql://h/db?schema=", "letters, digits"),
         ("postgresql://h/db?push_bytes=9000", "use 0 to 1500"),
@@ -332,6 +353,11 @@ def test_urls_of_libpq_are_understood() -> None:
     assert "password" not in repr(PostgresOptions(password="x"))
     for url, where in (
         ("postgresql:///db?host=/run/postgresql", "postgresql at /run/postgresql/db"),
+        ("postgresql:///db?host=/run/postgresql&port=5433", "postgresql at /run/postgresql:5433/db"),
+        ("postgresql:///db?host=one,two&port=1,2", "postgresql at one:1,two:2/db"),
+        ("postgresql:///db?host=one,two&port=1", "postgresql at one:1,two:1/db"),
+        ("postgresql:///db?port=5433", "postgresql at port 5433/db"),
+        ("postgresql://h/one?dbname=two", "postgresql at h/one"),
         ("postgresql://", "postgresql at the default host"),
         ("postgresql://[::1]:5433/db", "postgresql at [::1]:5433/db"),
     ):
@@ -362,6 +388,16 @@ async def test_wrong_credentials_and_databases_are_not_outages(server: PostgresS
 async def test_a_server_that_is_not_there_is_an_outage() -> None:
     with pytest.raises(BackendUnavailableError, match=r"127\.0\.0\.1:1"):
         async with connected("postgresql://postgres:s3cret@127.0.0.1:1/postgres"):
+            pass
+
+
+async def test_a_certificate_that_is_not_there_is_no_outage() -> None:
+    url = "postgresql://postgres:s3cret@127.0.0.1:1/postgres?sslmode=verify-full&sslrootcert=/no/such.pem"
+    with pytest.raises(ConfigError, match=r"sslrootcert='/no/such\.pem': there is no such file"):
+        async with connected(url):
+            pass
+    with pytest.raises(BackendUnavailableError, match="No such file"):
+        async with connected("postgresql:///postgres?host=/no/such"):
             pass
 
 
@@ -487,6 +523,16 @@ async def test_encrypted_connections_are_verified(tmp_path: Path) -> None:
         with pytest.raises((BackendUnavailableError, ConfigError)):
             async with connected(f"{url}?sslmode=verify-full&sslrootcert={stranger}&schema=c"):
                 pass
+
+
+async def test_a_service_is_looked_up_in_its_file(database: str, tmp_path: Path) -> None:
+    parts = urlsplit(database)
+    file = tmp_path / "services"
+    file.write_text(f"[chat]\nhost={parts.hostname}\nport={parts.port}\nuser=postgres\ndbname={parts.path[1:]}\n")
+    async with connected(f"postgresql://?service=chat&servicefile={file}") as backend:
+        session = backend._session
+        ((name,),) = await session.fetch(session.reading, "SELECT current_database()")
+        assert name == parts.path[1:]
 
 
 async def test_options_of_the_session_reach_the_server(database: str) -> None:

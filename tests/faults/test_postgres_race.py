@@ -130,7 +130,7 @@ MUTANTS = {
 async def test_race_is_lost_without(harness: PostgresHarness, name: str) -> None:
     mutate, rivals = MUTANTS[name]
     found = await race(harness, rivals=rivals, seconds=MUTANT_SECONDS, mutate=mutate)
-    print(found.wrong[0], dict(found.counts))
     assert found.wrong, f"nothing was lost: {dict(found.counts)}"
+    print(found.wrong[0], dict(found.counts))
     # It was lost by what the condition prevents, not because the statement does not work.
     assert found.counts["acknowledged"] > 20

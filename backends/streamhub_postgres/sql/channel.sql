@@ -6,5 +6,5 @@
 SELECT h.name FROM {schema}.channel AS h;
 
 -- name: probe
--- Arguments: payload.
-SELECT pg_notify({channel}, $1);
+-- Arguments: payload. Result: the name of the channel on which it was notified.
+SELECT h.name, pg_notify(h.name, $1) FROM {schema}.channel AS h;

@@ -1,9 +1,18 @@
 SET client_encoding = 'UTF8';
 SET check_function_bodies = false;
 CREATE SCHEMA streamhub;
-CREATE FUNCTION streamhub.counted() RETURNS bigint
-    LANGUAGE sql
-    AS $$SELECT c.generation FROM "streamhub".counter AS c$$;
+CREATE FUNCTION streamhub.above_counter(wanted bigint) RETURNS bigint
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM FROM streamhub.counter FOR SHARE;
+    END IF;
+    IF wanted <= (SELECT c.generation FROM streamhub.counter AS c) THEN
+        RAISE serialization_failure USING MESSAGE = 'a sweep passed this generation meanwhile';
+    END IF;
+    RETURN wanted;
+END $$;
 CREATE TABLE streamhub.channel (
     id boolean DEFAULT true NOT NULL,
     name text NOT NULL,

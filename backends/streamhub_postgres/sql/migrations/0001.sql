@@ -76,8 +76,20 @@ CREATE TABLE {schema}.counter (
 );
 INSERT INTO {schema}.counter (generation) VALUES (0);
 
--- The same as it is at the moment of the call, not as the statement that calls it saw it at its beginning.
-CREATE FUNCTION {schema}.counted() RETURNS bigint LANGUAGE sql VOLATILE AS 'SELECT c.generation FROM {schema}.counter AS c';
+-- Returns a generation, or undoes the statement if it is not above the counter: as that is at the moment of the call,
+-- not as the statement saw it at its beginning. The error is one after which a statement is repeated. At the higher
+-- isolation levels, which a role may have behind a pooler, nothing newer is seen, but locking what has changed is such an
+-- error, too.
+CREATE FUNCTION {schema}.above_counter(wanted bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM FROM {schema}.counter FOR SHARE;
+    END IF;
+    IF wanted <= (SELECT c.generation FROM {schema}.counter AS c) THEN
+        RAISE serialization_failure USING MESSAGE = 'a sweep passed this generation meanwhile';
+    END IF;
+    RETURN wanted;
+END $$;
 
 -- One row: the channel of the notifications. Nobody guesses it who may not read it.
 CREATE TABLE {schema}.channel (
