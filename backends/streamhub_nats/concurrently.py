@@ -1,0 +1,29 @@
+"""Many small questions at once, but not all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+AT_ONCE = 64
+
+
+async def concurrently(items: Sequence[Item], call: Callable[[Item], Awaitable[Answer]]) -> list[Answer]:
+    """Return what ``call`` answers for each item, in order; the first error ends the others and is raised."""
+    if len(items) == 1:
+        return [await call(items[0])]
+    answers: list[Answer] = []
+    for start in range(0, len(items), AT_ONCE):
+        some = items[start : start + AT_ONCE]
+        tasks = [asyncio.ensure_future(call(item)) for item in some]
+        try:
+            answers += await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    return answers

@@ -1,0 +1,128 @@
+"""What tests of the nats backend share: a harness over a server of the tests' own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from nats.aio.client import Client
+from nats_servers import ForeignServer, NatsCluster, NatsServer
+from streamhub_nats import NatsBackend
+
+from streamhub.conformance import Harness
+
+ABILITIES = frozenset({"processes", "leftovers", "wipe", "pause", "restart", "kill_connections", "kill_notifications"})
+"""All but flush_caches: there is nothing that this server could forget."""
+
+FEW_ABILITIES = frozenset({"processes", "leftovers", "wipe"})
+
+
+class NatsHarness(Harness):
+    """A namespace for each case, on a server that the tests may do anything to."""
+
+    def __init__(
+        self,
+        server: NatsServer | NatsCluster | ForeignServer,
+        *,
+        url: str | None = None,
+        options: str = "timeout_seconds=2&connect_seconds=2",
+    ) -> None:
+        super().__init__()
+        self.server = server
+        self.nodes: list[NatsServer] = _nodes(server)
+        self.capabilities = FEW_ABILITIES if isinstance(server, ForeignServer) else ABILITIES
+        self.name = "nats"
+        self.namespace = f"t{self.token}"
+        self.streams = [f"{prefix}_{self.namespace}" for prefix in ("SH", "SHL", "SHC")]
+        self.url = f"{url or server.url}?namespace={self.namespace}&{options}"
+        self._admin: Client | None = None
+
+    async def connect(self) -> NatsBackend:
+        backend = NatsBackend(self.url or "")
+        await backend.connect()
+        return backend
+
+    async def api(self, endpoint: str, query: dict[str, object] | None = None) -> dict[str, object]:
+        if self._admin is None or not self._admin.is_connected:
+            self._admin = Client()
+            await self._admin.connect((self.url or "").partition("?")[0].split(","), allow_reconnect=False)
+        answer = await self._admin.request(f"$JS.API.{endpoint}", json.dumps(query or {}).encode(), timeout=10)
+        return json.loads(answer.data)
+
+    async def leftovers(self) -> int:
+        count = 0
+        for stream in self.streams:
+            info: dict = await self.api(f"STREAM.INFO.{stream}", {"subjects_filter": ">"})
+            subjects = info["state"].get("subjects") or {}
+            # Which lengths of life there are belongs to no key.
+            count += sum(number for subject, number in subjects.items() if not subject.endswith(".lives"))
+        return count
+
+    async def wipe(self) -> None:
+        for stream in self.streams:
+            await self.api(f"STREAM.PURGE.{stream}")
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncGenerator[None]:
+        for node in self.nodes:
+            node.freeze()
+        try:
+            yield
+        finally:
+            for node in self.nodes:
+                node.thaw()
+
+    @asynccontextmanager
+    async def down(self) -> AsyncGenerator[None]:
+        for node in self.nodes:
+            node.stop()
+        try:
+            yield
+        finally:
+            if isinstance(self.server, NatsCluster):
+                await asyncio.to_thread(self.server.start)
+            else:
+                await asyncio.to_thread(self.nodes[0].start)
+
+    async def kill_connections(self) -> None:
+        for node in self.nodes:
+            await node.kick()
+
+    async def kill_notifications(self) -> None:
+        for node in self.nodes:
+            await node.kick("notifications")
+
+    async def aclose(self) -> None:
+        try:
+            await super().aclose()
+        finally:
+            for stream in self.streams:
+                await self.api(f"STREAM.DELETE.{stream}")
+            if self._admin is not None:
+                await self._admin.close()
+
+
+def _nodes(server: NatsServer | NatsCluster | ForeignServer) -> list[NatsServer]:
+    if isinstance(server, NatsCluster):
+        return server.servers
+    return [server] if isinstance(server, NatsServer) else []
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncGenerator[NatsBackend]:
+    """Connect to a URL inside the block."""
+    backend = NatsBackend(url)
+    await backend.connect()
+    try:
+        yield backend
+    finally:
+        await backend.aclose()
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = 15.0) -> None:
+    """Wait until something about a server is so."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
