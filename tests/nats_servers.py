@@ -112,7 +112,7 @@ class NatsServer:
             jetstream {{ store_dir: "{self.directory}/data", {parts["jetstream"]} }}
             accounts {{
                 SYS {{ users: [ {{ user: sys, password: sys }} ] }}
-                APP {{ jetstream: enabled, users: [ {{ user: app, password: app }} {parts["users"]} ] }}
+                APP {{ jetstream: enabled, users: [ {{ user: app, password: s3cret }} {parts["users"]} ] }}
             }}
             system_account: SYS
             {parts["config"]}
@@ -130,7 +130,7 @@ class NatsServer:
     @property
     def url(self) -> str:
         """What the backend is given, as a user who may do anything in the account."""
-        return f"nats://app:app@127.0.0.1:{self.port}"
+        return f"nats://app:s3cret@127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -196,6 +196,10 @@ class NatsServer:
     def freeze(self) -> None:
         """Let the process stand still; connections stay up."""
         os.kill(self.pid, signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.pid}/task")
+        # The signal reaches its threads one after the other: one that still runs would answer.
+        while any((task / "stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks.iterdir()):
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         """Let it go on."""
@@ -206,7 +210,11 @@ class NatsServer:
         """Connect beside the backend: as ``app``, or as ``sys``."""
         client = Client()
         await client.connect(
-            f"nats://127.0.0.1:{self.port}", user=user, password=user, allow_reconnect=False, connect_timeout=5
+            f"nats://127.0.0.1:{self.port}",
+            user=user,
+            password={"app": "s3cret", "sys": "sys"}[user],
+            allow_reconnect=False,
+            connect_timeout=5,
         )
         try:
             yield client
@@ -260,7 +268,7 @@ class NatsCluster:
     def url(self) -> str:
         """What the backend is given."""
         hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
-        return f"nats://app:app@{hosts}"
+        return f"nats://app:s3cret@{hosts}"
 
     @property
     def running(self) -> list[NatsServer]:

@@ -159,6 +159,10 @@ class Channel:
             raise unavailable(self.where, exc) from exc
         self._wanted[subject] = subscription
 
+    def follows(self, subject: str) -> bool:
+        """Say whether a subject's messages are received."""
+        return subject in self._wanted
+
     def check_allowed(self, subject: str) -> None:
         """Raise if the server has refused a subscription; it has said so before it answers what was asked later."""
         error = self._denied.pop(subject.lower(), None)

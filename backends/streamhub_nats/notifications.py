@@ -97,13 +97,11 @@ class Notifications:
         if feed not in self._feeds:
             raise BackendUnavailableError(f"{self._where}: the feed has ended")
         channel = await self._channel()
-        feeds = self._wanted.setdefault(subject, set())
-        new = not feeds
-        feeds.add(feed)
         try:
-            # One after the other: a second feed must not be told that it is done while the first one still waits.
+            # One after the other: nobody is told that it is done by what another one began, and may still undo.
             async with self._joining.setdefault(subject, asyncio.Lock()):
-                if new:
+                self._wanted.setdefault(subject, set()).add(feed)
+                if not channel.follows(subject):
                     await channel.follow(subject, lambda message: self._received(subject, message))
                 await self._reach(channel, subject, ledger)
         except BaseException:
