@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from nats.aio.client import Client
 from nats_servers import ForeignServer, NatsCluster, NatsServer
 from streamhub_nats import NatsBackend
+from streamhub_nats.target import parse_url
 
 from streamhub.conformance import Harness
 
@@ -46,8 +47,15 @@ class NatsHarness(Harness):
 
     async def api(self, endpoint: str, query: dict[str, object] | None = None) -> dict[str, object]:
         if self._admin is None or not self._admin.is_connected:
+            target, _ = parse_url(self.server.url)
             self._admin = Client()
-            await self._admin.connect((self.url or "").partition("?")[0].split(","), allow_reconnect=False)
+            await self._admin.connect(
+                [f"{target.scheme}://{host}" for host in target.hosts],
+                user=target.username,
+                password=target.password,
+                token=target.token,
+                connect_timeout=10,
+            )
         answer = await self._admin.request(f"$JS.API.{endpoint}", json.dumps(query or {}).encode(), timeout=10)
         return json.loads(answer.data)
 
