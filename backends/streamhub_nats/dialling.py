@@ -12,6 +12,7 @@ from typing import Any
 from streamhub.errors import BackendNotInstalledError, ConfigError, StreamHubError
 from streamhub_nats.channel import Channel, discard
 from streamhub_nats.faults import convert
+from streamhub_nats.layout import check_version
 from streamhub_nats.options import NatsOptions
 from streamhub_nats.target import Target
 
@@ -42,7 +43,7 @@ class Dialler:
 
         Raises:
             BackendUnavailableError: none can.
-            ConfigError: the credentials were refused, or cannot be read.
+            ConfigError: all are too old, or the credentials were refused, or cannot be read.
         """
         settings = self._settings(purpose)
         hosts = random.sample(self._target.hosts, len(self._target.hosts))
@@ -71,6 +72,7 @@ class Dialler:
                 await client.connect(
                     [f"{self._target.scheme}://{host}"], error_cb=channel.told, closed_cb=channel.ended, **settings
                 )
+                check_version(channel)
                 await channel.prepare()
         except BaseException as exc:
             await discard(client)

@@ -9,7 +9,7 @@ from typing import Any
 from streamhub.errors import HubClosedError, StreamHubError
 from streamhub_nats.channel import Channel
 from streamhub_nats.dialling import Dialler
-from streamhub_nats.layout import check_version, prepare
+from streamhub_nats.layout import prepare
 from streamhub_nats.ledger import Ledger
 from streamhub_nats.options import NatsOptions
 
@@ -93,7 +93,6 @@ class Server:
         return channel
 
     async def _look(self, channel: Channel) -> None:
-        check_version(channel)
         for ledger, fields in self._ledgers:
             await prepare(ledger, fields, self._options, channel)
 
@@ -102,13 +101,7 @@ class Server:
 
     async def listener(self, on_end: Callable[[StreamHubError], None], on_slow: Callable[[str], None]) -> Channel:
         """Open a connection for notifications. The caller closes it."""
-        channel = await self._dialler.dial("notifications", on_end=on_end, on_slow=on_slow)
-        try:
-            check_version(channel)
-        except BaseException:
-            await channel.aclose()
-            raise
-        return channel
+        return await self._dialler.dial("notifications", on_end=on_end, on_slow=on_slow)
 
     async def aclose(self) -> None:
         """Close the connection; calls that wait raise."""
