@@ -23,7 +23,7 @@ import sysconfig
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -246,18 +246,41 @@ class NatsServer:
 class NatsCluster:
     """Three servers that replicate to each other."""
 
-    def __init__(self, path: Path | Sequence[Path], *, size: int = 3, users: str = "", config: str = "") -> None:
-        """Prepare; several paths make a cluster of several versions."""
+    def __init__(
+        self,
+        path: Path | Sequence[Path],
+        *,
+        size: int = 3,
+        users: str = "",
+        config: str = "",
+        ways: Mapping[tuple[int, int], int] | None = None,
+        routes: Sequence[int] = (),
+    ) -> None:
+        """Prepare; several paths make a cluster of several versions.
+
+        ``routes`` are the ports at which the servers take each other's connections, and ``ways`` those at which one
+        server reaches another, by their numbers, where it is not that.
+        """
         paths = [path] * size if isinstance(path, Path) else list(path)
-        routes = [free_port() for _ in paths]
-        all_routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
+        routes = routes or [free_port() for _ in paths]
+        ways = ways or {}
+
+        def routes_of(one: int) -> str:
+            others = [other for other in range(len(paths)) if other != one]
+            return ", ".join(f'"nats://127.0.0.1:{ways.get((one, other), routes[other])}"' for other in others)
+
+        # What servers tell each other of addresses must not lead past the ways.
+        hidden = 'advertise: "127.0.0.1:1"' if ways else ""
         self.servers = [
             NatsServer(
                 each,
                 name=f"n{number}",
                 users=users,
                 config=f"""
-                    cluster {{ name: test, listen: "127.0.0.1:{routes[number - 1]}", routes: [ {all_routes} ] }}
+                    cluster {{
+                        name: test, listen: "127.0.0.1:{routes[number - 1]}", routes: [ {routes_of(number - 1)} ]
+                        {hidden}
+                    }}
                     {config}
                 """,
             )
@@ -282,6 +305,11 @@ class NatsCluster:
                 server.launch()
         for server in self.servers:
             server.wait("/healthz")
+        deadline = time.monotonic() + START_SECONDS
+        while not any(_is_complete(server.look("/jsz"), server.name, len(self.servers)) for server in self.running):
+            if time.monotonic() > deadline:
+                raise TimeoutError("the servers do not find each other")
+            time.sleep(0.05)
 
     def leader(self, stream: str) -> NatsServer:
         """Return the server that leads a JetStream stream, once there is one."""
@@ -303,6 +331,13 @@ class NatsCluster:
         """Stop all, and remove their data."""
         for server in self.servers:
             server.close()
+
+
+def _is_complete(page: dict[str, Any], name: str, size: int) -> bool:
+    """Say whether a server leads all the others, and they follow."""
+    meta = page.get("meta_cluster", {})
+    others = [each for each in meta.get("replicas") or [] if not each.get("offline")]
+    return meta.get("leader") == name and len(others) == size - 1
 
 
 def _leader(page: dict[str, Any], stream: str) -> str | None:

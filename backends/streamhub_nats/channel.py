@@ -79,7 +79,7 @@ class Channel:
         self._numbers = itertools.count(1)
         self._calls: dict[str, _Call] = {}
         self._denied: dict[str, StreamHubError] = {}
-        self._reason: BaseException | None = None
+        self.reason: BaseException | None = None
         self._closing = False
         self._wanted: dict[str, Subscription] = {}
 
@@ -138,7 +138,7 @@ class Channel:
 
     @property
     def _said(self) -> str:
-        return str(self.error or self._reason or "the connection is closed")
+        return str(self.error or self.reason or "the connection is closed")
 
     async def follow(self, subject: str, receive: Callable[[Msg], None]) -> None:
         """Receive what is published on a subject from now on; the server has it on return.
@@ -195,7 +195,7 @@ class Channel:
             return
         denied = _DENIED.search(str(exc))
         if denied is None:
-            self._reason = exc
+            self.reason = exc
             return
         subject = denied["subject"].lower()
         error = forbidden(self.where, denied[0])
@@ -209,7 +209,7 @@ class Channel:
         """Take in that the connection is closed."""
         if self.error is not None:
             return
-        self.error = unavailable(self.where, self._reason or self.client.last_error)
+        self.error = unavailable(self.where, self.reason or self.client.last_error)
         for call in list(self._calls.values()):
             call.fail(BackendUnavailableError(str(self.error)))
         if not self._closing:

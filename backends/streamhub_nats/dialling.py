@@ -9,6 +9,8 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nats.errors import NoServersError
+
 from streamhub.errors import BackendNotInstalledError, ConfigError, StreamHubError
 from streamhub_nats.channel import Channel, discard
 from streamhub_nats.faults import convert
@@ -76,9 +78,11 @@ class Dialler:
                 await channel.prepare()
         except BaseException as exc:
             await discard(client)
-            if isinstance(exc, Exception):
-                raise convert(self.where, exc) from exc
-            raise
+            if not isinstance(exc, Exception):
+                raise
+            # That no server is left says nothing: why not, the driver has told before.
+            reason = channel.reason if isinstance(exc, NoServersError) and channel.reason else exc
+            raise convert(self.where, reason) from reason
 
     def _settings(self, purpose: str) -> dict[str, Any]:
         target, options = self._target, self._options
