@@ -20,3 +20,15 @@ def redis_server() -> Generator[str]:
         raise SystemExit("--backend redis needs the extra `test`, which brings a server; or name one by its URL")
     with started(path, config=PERSISTENCE) as server:
         yield server.url
+
+
+@contextmanager
+def nats_server() -> Generator[str]:
+    """Run the newest nats-server there is a binary of, with streams in files, and yield its URL."""
+    from tests.nats_servers import NEWEST, binary, started
+
+    path = binary(NEWEST)
+    if path is None:
+        raise SystemExit("--backend nats needs the extra `test`, which brings a server; or name one by its URL")
+    with started(path) as server:
+        yield server.url

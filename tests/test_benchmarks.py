@@ -42,11 +42,12 @@ def test_a_quick_run_measures_everything_on_both_embedded_backends(tmp_path: Pat
 
 
 @pytest.mark.timeout(120)
-def test_redis_is_measured_on_a_server_that_is_started_for_it(tmp_path: Path) -> None:
-    servers.redis_binary("8.2")
+@pytest.mark.parametrize("backend", ["redis", "nats"])
+def test_servers_are_measured_that_are_started_for_it(backend: str, tmp_path: Path) -> None:
+    _ = servers.redis_binary("8.2") if backend == "redis" else servers.nats_binary("2.15")
     report_file = tmp_path / "report.json"
 
-    done = run("--quick", "throughput", "crowd", "baseline", "--backend", "redis", "--json", str(report_file))
+    done = run("--quick", "throughput", "crowd", "baseline", "--backend", backend, "--json", str(report_file))
 
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(report_file.read_text())

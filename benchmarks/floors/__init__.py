@@ -16,6 +16,7 @@ FLOORS: dict[str, str] = {
     "memory": "benchmarks.floors.memory:MemoryFloor",
     "sqlite": "benchmarks.floors.sqlite:SqliteFloor",
     "redis": "benchmarks.floors.redis:RedisFloor",
+    "nats": "benchmarks.floors.nats:NatsFloor",
 }
 
 

@@ -74,7 +74,7 @@ async def test_each_missing_right_is_a_clear_error_and_no_timeout(right: str) ->
         async with Hub.from_url(server.url):
             pass
         async with asyncio.timeout(10):
-            with pytest.raises(ConfigError, match="permissions of docs/backends/nats.md"):
+            with pytest.raises(ConfigError, match=r"permissions of docs/backends/nats\.md"):
                 await work(low(server, "create=false"))
 
 
