@@ -72,10 +72,15 @@ def free_port() -> int:
             return port
 
 
-def least_privilege(namespace: str) -> str:
-    """Return the documented permissions, for a namespace."""
+def least_privilege() -> str:
+    """Return the documented permissions, for the namespace ``streamhub``."""
     text = GUIDE.read_text().partition("<!-- permissions -->\n")[2]
-    return text.partition("```text\n")[2].partition("```")[0].replace("streamhub", namespace)
+    return text.partition("```text\n")[2].partition("```")[0]
+
+
+def least_user(permissions: str | None = None) -> str:
+    """Return a configured user of no more than the documented permissions."""
+    return f", {{ user: low, password: l0west, permissions: {{ {permissions or least_privilege()} }} }}"
 
 
 class NatsServer:
@@ -131,6 +136,11 @@ class NatsServer:
     def url(self) -> str:
         """What the backend is given, as a user who may do anything in the account."""
         return f"nats://app:s3cret@127.0.0.1:{self.port}"
+
+    @property
+    def least_url(self) -> str:
+        """The same as the user of ``least_user``, where the server knows it."""
+        return self.url.replace("app:s3cret", "low:l0west")
 
     @property
     def pid(self) -> int:
@@ -294,6 +304,11 @@ class NatsCluster:
         return f"nats://app:s3cret@{hosts}"
 
     @property
+    def least_url(self) -> str:
+        """The same as the user of ``least_user``, where the servers know it."""
+        return self.url.replace("app:s3cret", "low:l0west")
+
+    @property
     def running(self) -> list[NatsServer]:
         """The servers that were started and not stopped."""
         return [server for server in self.servers if server.running]
@@ -392,14 +407,14 @@ class SharedServers:
     def server(self, flavour: str, path: Path) -> NatsServer:
         """Return the session's server of a version."""
         if flavour not in self._servers:
-            self._servers[flavour] = NatsServer(path)
+            self._servers[flavour] = NatsServer(path, users=least_user())
             self._servers[flavour].start()
         return self._servers[flavour]
 
     def cluster(self, flavour: str, path: Path) -> NatsCluster:
         """Return the session's cluster of a version."""
         if flavour not in self._clusters:
-            self._clusters[flavour] = NatsCluster(path)
+            self._clusters[flavour] = NatsCluster(path, users=least_user())
             self._clusters[flavour].start()
         return self._clusters[flavour]
 

@@ -167,8 +167,11 @@ class Ledger:
             code = error.get("err_code")
             if code == WRONG_LAST_SEQUENCE:
                 raise OvertakenError
-            if code != WRITE_IN_PROGRESS or time.monotonic() > deadline:
+            if code != WRITE_IN_PROGRESS:
                 raise refusal(self._where(await self._connection.channel()), error)
+            if time.monotonic() > deadline:
+                where = self._where(await self._connection.channel())
+                raise BackendUnavailableError(f"{where} has too few replicas to decide about an earlier write")
             # A write to this subject has been proposed to the replicas and is not decided yet: this says nothing.
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)

@@ -21,13 +21,16 @@ FEW_ABILITIES = frozenset({"processes", "leftovers", "wipe"})
 
 
 class NatsHarness(Harness):
-    """A namespace for each case, on a server that the tests may do anything to."""
+    """A namespace for each case, on a server that the tests may do anything to.
+
+    The backend's user has no more permissions than ``docs/backends/nats.md`` lists, so the namespace has always the
+    same name, and is made for the case by another user.
+    """
 
     def __init__(
         self,
         server: NatsServer | NatsCluster | ForeignServer,
         *,
-        url: str | None = None,
         options: str = "timeout_seconds=2&connect_seconds=2",
     ) -> None:
         super().__init__()
@@ -35,12 +38,23 @@ class NatsHarness(Harness):
         self.nodes: list[NatsServer] = _nodes(server)
         self.capabilities = FEW_ABILITIES if isinstance(server, ForeignServer) else ABILITIES
         self.name = "nats"
-        self.namespace = f"t{self.token}"
+        foreign = isinstance(server, ForeignServer)
+        self.namespace = f"t{self.token}" if foreign else "streamhub"
         self.streams = [f"{prefix}_{self.namespace}" for prefix in ("SH", "SHL", "SHC")]
-        self.url = f"{url or server.url}?namespace={self.namespace}&{options}"
+        self._maker = f"{server.url}?namespace={self.namespace}&{options}"
+        self._made = foreign
+        self.url = self._maker
+        if not isinstance(server, ForeignServer):
+            self.url = f"{server.least_url}?create=false&{options}"
         self._admin: Client | None = None
 
     async def connect(self) -> NatsBackend:
+        if not self._made:
+            self._made = True
+            for stream in self.streams:  # what a case that was broken off has left
+                await self.api(f"STREAM.DELETE.{stream}")
+            async with connected(self._maker):
+                pass
         backend = NatsBackend(self.url or "")
         await backend.connect()
         return backend

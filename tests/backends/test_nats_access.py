@@ -14,7 +14,7 @@ from pathlib import Path
 import nkeys
 import pytest
 import servers
-from nats_servers import NatsServer, least_privilege, started
+from nats_servers import NatsServer, least_privilege, least_user, started
 from nats_support import connected
 
 from streamhub import ConfigError, Hub
@@ -32,20 +32,15 @@ async def work(url: str) -> None:
         assert data(await replay(hub, "key")) == words(5)
 
 
-def user(namespace: str, permissions: str | None = None) -> str:
-    """Return a configured user of the documented permissions."""
-    return f", {{ user: low, password: l0w, permissions: {{ {permissions or least_privilege(namespace)} }} }}"
-
-
 @pytest.fixture
 def server() -> Iterator[NatsServer]:
     """A server with a user of no more rights than are documented."""
-    with started(servers.nats_binary("2.15"), users=user("streamhub")) as server:
+    with started(servers.nats_binary("2.15"), users=least_user()) as server:
         yield server
 
 
 def low(server: NatsServer, options: str = "") -> str:
-    return f"nats://low:l0w@127.0.0.1:{server.port}?timeout_seconds=30&{options}"
+    return f"{server.least_url}?timeout_seconds=30&{options}"
 
 
 async def test_a_missing_right_to_create_is_told_at_once(server: NatsServer) -> None:
@@ -69,7 +64,7 @@ async def test_the_documented_permissions_suffice(server: NatsServer) -> None:
 
 @pytest.mark.parametrize("right", ["sh.streamhub.s.*", "sh.streamhub.l.*", "$JS.API.DIRECT.GET.SH_streamhub"])
 async def test_each_missing_right_is_a_clear_error_and_no_timeout(right: str) -> None:
-    lacking = user("streamhub", least_privilege("streamhub").replace(f'"{right}"', '"none"'))
+    lacking = least_user(least_privilege().replace(f'"{right}"', '"none"'))
     with started(servers.nats_binary("2.15"), users=lacking) as server:
         async with Hub.from_url(server.url):
             pass
@@ -79,7 +74,7 @@ async def test_each_missing_right_is_a_clear_error_and_no_timeout(right: str) ->
 
 
 async def test_a_missing_right_to_listen_is_a_clear_error_and_no_timeout() -> None:
-    lacking = user("streamhub", least_privilege("streamhub").replace('"sh.streamhub.live.*"', '"none"'))
+    lacking = least_user(least_privilege().replace('"sh.streamhub.live.*"', '"none"'))
     with started(servers.nats_binary("2.15"), users=lacking) as server:
         async with Hub.from_url(server.url):
             pass

@@ -7,8 +7,8 @@ from nats_support import NatsHarness
 
 from streamhub.conformance import ConformanceSuite
 
-REPLICATED = "replicas=3&min_lease_seconds=1&timeout_seconds=5&connect_seconds=2"
-"""Leases of a second: nobody stops a leader here, but for the cases that stop all servers."""
+REPLICATED = "replicas=3&min_lease_seconds=0.5&timeout_seconds=5&connect_seconds=2"
+"""Short leases: nobody stops a leader here, but for the cases that stop all servers."""
 
 
 class TestNats211(ConformanceSuite):
