@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from streamhub.errors import UnsupportedFormatError
 from streamhub_nats.agenda import Agenda, Due
 from streamhub_nats.chain import Chain, crowded
 from streamhub_nats.ledger import OvertakenError
@@ -84,7 +85,10 @@ class Retirer:
 
     async def _examine(self, due: Due) -> bool:
         """Look at a stream that may have expired; True if it was removed."""
-        stored = await self._chain.stored(due.key)
+        try:
+            stored = await self._chain.stored(due.key)
+        except UnsupportedFormatError:
+            return False  # a later release's: it sweeps that itself
         now = await self._chain.now()
         if stored is None or stored.is_fence:
             if stored is None and not due.seen_before:
