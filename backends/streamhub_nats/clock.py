@@ -6,7 +6,7 @@ import time
 
 from streamhub.errors import BackendUnavailableError
 from streamhub_nats.ledger import Ledger
-from streamhub_nats.stamps import MILLISECOND, SECOND, nanoseconds
+from streamhub_nats.stamps import SECOND, nanoseconds
 
 FRESH_SECONDS = 5.0
 """How long a look is good for: clocks drift, and another server may lead by now."""
@@ -20,10 +20,6 @@ class Clock:
         self._earliest = 0  # the server's time at our monotonic 0, if the answer took no time to come
         self._latest = 0  # the same, if the question took none
         self._looked: float | None = None
-
-    def forget(self) -> None:
-        """Look again before the next answer."""
-        self._looked = None
 
     async def look(self) -> None:
         """Ask the server, unless that has been done just now."""
@@ -52,7 +48,3 @@ class Clock:
     def latest(self) -> int:
         """It is not later than this. Call ``look`` first."""
         return self._latest + time.monotonic_ns()
-
-    async def now_ms(self) -> int:
-        """Return the server's time, in milliseconds since 1970."""
-        return await self.now() // MILLISECOND

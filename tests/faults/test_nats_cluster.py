@@ -179,20 +179,6 @@ async def test_a_server_in_lame_duck_mode_is_left_without_loss() -> None:
             assert await work_through(harness, pairs=5, disturb=disturb, rounds=1) < PATIENCE
 
 
-async def test_servers_of_two_versions_are_one_system() -> None:
-    paths = [servers.nats_binary(version) for version in ("2.15", "2.11", "2.15")]
-    with clustered(paths) as cluster:
-        async with harness_on(cluster.url, **REPLICATED) as harness:
-
-            async def disturb(number: int) -> None:
-                server = cluster.servers[number]
-                await asyncio.to_thread(server.kill)
-                await asyncio.sleep(1.0)
-                await asyncio.to_thread(cluster.start)
-
-            assert await work_through(harness, pairs=3, disturb=disturb, rounds=3) < PATIENCE
-
-
 async def test_replicas_ask_for_longer_leases(cluster: NatsCluster) -> None:
     async with harness_on(cluster.url, replicas=3) as harness:
         assert (await harness.make()).leases.min_ttl_seconds == 20.0
