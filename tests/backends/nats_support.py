@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import Self
 
 from nats.aio.client import Client
 from nats_servers import ForeignServer, NatsCluster, NatsServer
@@ -42,19 +43,20 @@ class NatsHarness(Harness):
         self.namespace = f"t{self.token}" if foreign else "streamhub"
         self.streams = [f"{prefix}_{self.namespace}" for prefix in ("SH", "SHL", "SHC")]
         self._maker = f"{server.url}?namespace={self.namespace}&{options}"
-        self._made = foreign
         self.url = self._maker
         if not isinstance(server, ForeignServer):
             self.url = f"{server.least_url}?create=false&{options}"
         self._admin: Client | None = None
 
-    async def connect(self) -> NatsBackend:
-        if not self._made:
-            self._made = True
+    async def __aenter__(self) -> Self:
+        if not isinstance(self.server, ForeignServer):
             for stream in self.streams:  # what a case that was broken off has left
                 await self.api(f"STREAM.DELETE.{stream}")
             async with connected(self._maker):
                 pass
+        return self
+
+    async def connect(self) -> NatsBackend:
         backend = NatsBackend(self.url or "")
         await backend.connect()
         return backend
@@ -69,6 +71,7 @@ class NatsHarness(Harness):
                 password=target.password,
                 token=target.token,
                 connect_timeout=10,
+                allow_reconnect=False,
             )
         answer = await self._admin.request(f"$JS.API.{endpoint}", json.dumps(query or {}).encode(), timeout=10)
         return json.loads(answer.data)
