@@ -90,6 +90,9 @@ class Channel:
 
     async def prepare(self) -> None:
         """Begin to receive answers; called once the client is connected."""
+        # The driver tells of the end by a callback, but not if the peer resets the connection while it says goodbye.
+        reading: asyncio.Task[None] = getattr(self.client, "_reading_task")  # noqa: B009 - private
+        reading.add_done_callback(self._stopped)
         await self._subscribe(f"{self._inbox}.*", self._answered, messages=0, size_bytes=0)
 
     async def _subscribe(
@@ -207,6 +210,15 @@ class Channel:
 
     async def ended(self) -> None:
         """Take in that the connection is closed."""
+        self._end()
+
+    def _stopped(self, reading: asyncio.Task[None]) -> None:
+        if not reading.cancelled():
+            self.reason = reading.exception() or self.reason
+        self._end()
+        _abort(self.client)
+
+    def _end(self) -> None:
         if self.error is not None:
             return
         self.error = unavailable(self.where, self.reason or self.client.last_error)
@@ -234,6 +246,11 @@ async def discard(client: Client) -> None:
 
 
 def _abort(client: Client) -> None:
+    subscriptions: dict[int, Any] = getattr(client, "_subs", {})
+    for subscription in list(subscriptions.values()):
+        task: asyncio.Task[None] | None = getattr(subscription, "_wait_for_msgs_task", None)
+        if task is not None:
+            task.cancel()
     # The driver cannot drop a connection whose peer takes no more bytes: it waits for it. Nor one that is half made.
     holder: Any = getattr(client, "_transport", None)
     writer: Any = getattr(holder, "_io_writer", None) or getattr(holder, "_bare_io_writer", None)

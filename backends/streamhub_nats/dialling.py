@@ -12,7 +12,7 @@ from typing import Any
 from nats.errors import NoServersError
 
 from streamhub.errors import BackendNotInstalledError, ConfigError, StreamHubError
-from streamhub_nats.channel import Channel, discard
+from streamhub_nats.channel import Channel
 from streamhub_nats.faults import convert
 from streamhub_nats.layout import check_version
 from streamhub_nats.options import NatsOptions
@@ -77,7 +77,7 @@ class Dialler:
                 check_version(channel)
                 await channel.prepare()
         except BaseException as exc:
-            await discard(client)
+            await channel.aclose()
             if not isinstance(exc, Exception):
                 raise
             # That no server is left says nothing: why not, the driver has told before.

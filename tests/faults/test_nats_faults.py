@@ -67,11 +67,15 @@ async def test_nothing_is_lost_or_doubled_while_the_server_drops_connections(ser
     async with harness_on(server.url) as harness:
         here, there = await harness.hub(**STEADY), await harness.hub(**UNPOLLED)
 
+        kicked = 0
+
         async def disturb(_: int) -> None:
-            assert await server.kick(purpose) > 0
+            nonlocal kicked
+            kicked += await server.kick(purpose)  # none, if all are still on their way back
 
         keys = [harness.unique_key() for _ in range(3)]
         await work_under(disturb, producing=here, following=[here, there], keys=keys)
+        assert kicked > 3
 
 
 async def test_nothing_is_lost_or_doubled_while_the_network_resets_connections(proxy: Proxy) -> None:
