@@ -42,10 +42,11 @@ def parse_url(url: str) -> tuple[Target, NatsOptions]:
         ConfigError: it is not of the form, or an option is wrong. Its text shows no part of the URL that may hold a
             password.
     """
+    query = query_options(url)
     parts = urlsplit(url)
     if parts.scheme not in _PORTS:
         raise ConfigError(f"{parts.scheme}:// is not a nats URL: use {_EXAMPLE}, or tls://, ws://, wss://")
-    options = parse_options(NatsOptions, query_options(url), scheme=parts.scheme)
+    options = parse_options(NatsOptions, query, scheme=parts.scheme)
     if parts.fragment:
         raise _wrong(parts, "has no fragment (write '#' as %23)")
     if parts.path not in ("", "/"):
@@ -72,8 +73,8 @@ def _host(text: str, parts: SplitResult) -> str:
     try:
         one = urlsplit(f"//{text}")
         host, port = one.hostname, one.port
-    except ValueError as exc:
-        raise _wrong(parts, "has numbers as ports") from exc
+    except ValueError:  # not shown: it may quote a part of the password
+        raise _wrong(parts, "has numbers as ports, and a password's / written as %2F") from None
     if not host and "," in parts.netloc:
         raise _wrong(parts, "names hosts")
     host = host or "localhost"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -104,6 +105,18 @@ def test_wrong_urls_are_refused(url: str) -> None:
 def test_an_unknown_option_names_the_nearest() -> None:
     with pytest.raises(UnknownOptionError, match="replicas"):
         NatsBackend("nats://host?replica=3")
+
+
+@pytest.mark.parametrize("scheme", ["nats", "wss"])
+@pytest.mark.parametrize(
+    "userinfo",
+    [*(f"u:{word}" for word in ("se?cret", "se/cret", "se#cret", "cret?se", "cret/se", "12/cret", "[cret]")),
+     "cret?oken", "cret/oken", "tok:12@n2:cret"],
+)  # fmt: skip
+def test_no_part_of_a_password_that_was_not_encoded_is_shown(scheme: str, userinfo: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_url(f"{scheme}://{userinfo}@host:x")
+    assert "cret" not in "".join(traceback.format_exception(caught.value))
 
 
 # -- Marks, times ------------------------------------------------------------------------------------------------------
