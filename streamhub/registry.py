@@ -52,6 +52,23 @@ def open_url(url: str) -> tuple[Backend, dict[str, str]]:
         raise UnknownOptionError(exc.option, scheme=exc.scheme, known=known) from None
 
 
+def setup_sql(scheme: str, schema: str, *, since: int = 0) -> str:
+    """Return the SQL that brings a backend's schema from a version (0: nothing) to the one that it needs.
+
+    A backend that keeps its data in SQL tables may offer this: as ``setup_sql(schema, *, since=0)`` of the object that
+    its entry point names.
+
+    Raises:
+        BackendNotFoundError: no backend has this scheme.
+        BackendNotInstalledError: the backend's driver is missing.
+        ConfigError: it has no such SQL, or not for this schema or version.
+    """
+    script: Callable[..., str] | None = getattr(_load(scheme), "setup_sql", None)
+    if script is None:
+        raise ConfigError(f"{scheme}:// needs no SQL to be run before it is used")
+    return script(schema, since=since)
+
+
 def _load(scheme: str) -> Callable[[str], Backend]:
     found = [entry for entry in entry_points(group=GROUP) if entry.name == scheme]
     if not found:

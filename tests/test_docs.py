@@ -37,6 +37,7 @@ EXPECTED: dict[str, Counter[str]] = {
     "README.md": Counter({"run": 2, "output": 2, "not run": 5}),
     "docs/architecture.md": Counter({"excerpt": 1, "not run": 2}),
     "docs/backends/nats.md": Counter({"run": 1, "not run": 2}),
+    "docs/backends/postgresql.md": Counter({"run": 1, "not run": 5}),
     "docs/backends/redis.md": Counter({"run": 1, "not run": 2}),
     "docs/backends/sqlite.md": Counter({"run": 1}),
     "docs/conformance.md": Counter({"not run": 4}),

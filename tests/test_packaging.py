@@ -19,7 +19,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PACKAGES = ("streamhub", "streamhub_memory", "streamhub_sqlite", "streamhub_redis", "streamhub_nats")
+PACKAGES = (
+    "streamhub",
+    "streamhub_memory",
+    "streamhub_sqlite",
+    "streamhub_redis",
+    "streamhub_postgres",
+    "streamhub_nats",
+)
 PIP = "pip==23.2.1"  # the oldest that must work
 
 pytestmark = pytest.mark.timeout(90)
@@ -170,6 +177,7 @@ def test_wheel_holds_types_statements_and_licence_but_no_tests(wheel: Path) -> N
     for package in PACKAGES:
         assert f"{package}/py.typed" in files
     assert any(name.startswith("streamhub_sqlite/") and name.endswith(".sql") for name in files)
+    assert any(name.startswith("streamhub_postgres/sql/migrations/") and name.endswith(".sql") for name in files)
     assert any(name.startswith("streamhub_redis/lua/") and name.endswith(".lua") for name in files)
     assert any(name.endswith("/licenses/LICENSE") for name in files)
     assert not [name for name in files if name.startswith(("tests", "test_", "backends", "docs", "benchmarks"))]
@@ -210,6 +218,8 @@ def test_wheel_declares_the_command_and_every_backend(wheel: Path) -> None:
         assert f"{scheme} = streamhub_{scheme}:" in declared
     for scheme in ("rediss", "unix", "redis+sentinel", "redis+cluster"):
         assert f"{scheme} = streamhub_redis:" in declared
+    for scheme in ("postgresql", "postgres"):
+        assert f"{scheme} = streamhub_postgres:" in declared
     for scheme in ("tls", "ws", "wss"):
         assert f"{scheme} = streamhub_nats:" in declared
     assert "pytest11" not in declared  # it would load streamhub into every user's test run

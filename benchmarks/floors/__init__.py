@@ -16,6 +16,8 @@ FLOORS: dict[str, str] = {
     "memory": "benchmarks.floors.memory:MemoryFloor",
     "sqlite": "benchmarks.floors.sqlite:SqliteFloor",
     "redis": "benchmarks.floors.redis:RedisFloor",
+    "postgresql": "benchmarks.floors.postgres:PostgresFloor",
+    "postgres": "benchmarks.floors.postgres:PostgresFloor",
     "nats": "benchmarks.floors.nats:NatsFloor",
 }
 

@@ -48,7 +48,7 @@ def build() -> ArgumentParser:
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     parser.add_argument("--url", metavar="URL", default=None, help=URL_HELP)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for add in (_publish, _tail, _ls, _info, _cancel, _rm, _doctor, _conformance, _demo):
+    for add in (_publish, _tail, _ls, _info, _cancel, _rm, _gc, _sql, _doctor, _conformance, _demo):
         add(commands)
     return parser
 
@@ -160,6 +160,20 @@ def _rm(commands: Any) -> None:
     _add_key(parser)
 
 
+def _gc(commands: Any) -> None:
+    _command(commands, "gc", "upkeep:gc", "remove what has expired now; every hub does it by itself now and then")
+
+
+def _sql(commands: Any) -> None:
+    text = "print the SQL that makes a backend's schema, for somebody with more rights to run"
+    parser = _command(commands, "sql", "upkeep:sql", text, needs_url=False)
+    parser.add_argument("--backend", metavar="SCHEME", default="postgresql", help="default: postgresql")
+    parser.add_argument("--schema", metavar="NAME", default="streamhub", help="the schema's name; default: streamhub")
+    parser.add_argument(
+        "--since", metavar="VERSION", type=_version, default=0, help="the version that is there; default: 0, for none"
+    )
+
+
 def _doctor(commands: Any) -> None:
     parser = _command(commands, "doctor", "doctor:doctor", "connect, and tell versions, limits and durability")
     _add_json(parser, "print JSON")
@@ -239,6 +253,12 @@ def _base_url(text: str) -> str:
     if not fits or " " in text:
         raise ArgumentTypeError(f"{text!r} is not an address: begin with http:// or https:// and name a host")
     return text
+
+
+def _version(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is not a version: use a whole number")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
