@@ -14,8 +14,8 @@ import servers
 from nats_faults import harness_on
 from nats_servers import NatsCluster, clustered, free_port
 from proxy import Proxy, proxied
-from redis_faults import assert_whole
 from test_nats_faults import begun, steal
+from work import assert_whole
 
 from streamhub import BackendUnavailableError, Hub
 from streamhub.conformance import UrlHarness

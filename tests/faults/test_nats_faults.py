@@ -14,8 +14,8 @@ import servers
 from nats_faults import OPTIONS, before, harness_on, through
 from nats_servers import NatsServer, started
 from proxy import Proxy
-from redis_faults import PATIENCE, ROUNDS, STEADY, assert_whole, work_under
 from streamhub_nats import NatsBackend, channel, feeds, layout
+from work import PATIENCE, ROUNDS, STEADY, assert_whole, work_under
 
 from streamhub import BackendUnavailableError, ConfigError, Hub, StreamHubError
 from streamhub.conformance.drive import UNPOLLED, produce_all, reading, replay, send_all, soon, words
