@@ -7,7 +7,6 @@ write nothing any more.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from streamhub.errors import BackendUnavailableError, StreamExpiredError
 from streamhub.types import Metadata
@@ -159,7 +158,7 @@ class Chain:
         self, subject: str, record: Record, body: bytes, base: Stored, room: int
     ) -> tuple[int, Record, bytes]:
         """Write all of a body but its end, and return what follows it: nothing of it shows until that is stored."""
-        line = len(write_record(replace(record, parts_at=2**53, head_bytes=2**53)))
+        line = len(write_record(record._replace(parts_at=2**53, head_bytes=2**53)))
         part = base.followed_by("part")
         most = room - max(line, len(write_record(part)))
         if most < 1:
@@ -169,7 +168,7 @@ class Chain:
             piece = write_record(part, body[start : start + most])
             after = await self._ledger.write(subject, piece, after=after)
             first, start = first or after, start + most
-        record = replace(record, parts_at=first)
+        record = record._replace(parts_at=first)
         return after, record, write_record(record, body[start:])
 
     async def _check_in_time(self, key: str, sequence: int, record: Record) -> None:

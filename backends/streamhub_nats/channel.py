@@ -43,6 +43,10 @@ class _Call:
         self.answers: list[Msg] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    def expire(self) -> None:
+        if not self.done.done():
+            self.done.set_exception(TimeoutError())
+
     def fail(self, error: StreamHubError) -> None:
         if not self.done.done():
             self.done.set_exception(error)
@@ -120,14 +124,16 @@ class Channel:
         call = _Call(subject, is_last)
         reply = f"{self._inbox}.{next(self._numbers)}"
         self._calls[reply] = call
+        # A timer costs half of what asyncio.timeout does, and nothing else could cancel the wait.
+        timer = call.done.get_loop().call_later(self._timeout_seconds, call.expire)
         try:
             # The queue has no bound and the buffer no limit, so this never waits: it cannot be cancelled half-way.
             await self._publish(subject, payload, reply, headers)
-            async with asyncio.timeout(self._timeout_seconds):
-                await call.done
+            await call.done
         except TimeoutError as exc:
             raise unavailable(self.where, exc) from exc
         finally:
+            timer.cancel()
             del self._calls[reply]
         return call.answers
 

@@ -23,17 +23,15 @@ class Mark(NamedTuple):
 
 def after(marks: Sequence[Mark], sequence: int, last: int) -> tuple[Mark, ...]:
     """Return the marks of the record that follows one with ``marks``, at ``sequence``, with chunks up to ``last``."""
-    new = [Mark(0, sequence, last), *marks]  # the newest first
-    level = 0
-    while True:
-        places = [place for place, mark in enumerate(new) if mark.level == level]
-        if len(places) < _SAME_LEVEL:
-            return tuple(new)
+    new = [Mark(0, sequence, last), *marks]  # the newest first, so levels only grow
+    level = place = 0
+    while place + _SAME_LEVEL <= len(new) and new[place + _SAME_LEVEL - 1].level == level:
         # Of three, the one in the middle goes and the oldest counts for both.
-        del new[places[1]]
-        oldest = places[2] - 1
-        level += 1
-        new[oldest] = new[oldest]._replace(level=level)
+        del new[place + 1]
+        place, level = place + 1, level + 1
+        oldest = new[place]
+        new[place] = Mark(level, oldest.sequence, oldest.last)
+    return tuple(new)
 
 
 def before(marks: Sequence[Mark], index: int) -> Mark | None:

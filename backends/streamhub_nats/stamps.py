@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 MILLISECOND = 1_000_000
 SECOND = 1_000_000_000
@@ -16,5 +17,10 @@ def nanoseconds(text: str) -> int:
     digits = rest.rstrip("Z")
     if not digits.isdecimal():  # an offset follows: not what a server writes, but what it may
         return int(datetime.fromisoformat(text).timestamp() * SECOND)
-    seconds = int(datetime.fromisoformat(head).replace(tzinfo=UTC).timestamp())
-    return seconds * SECOND + int(digits.ljust(9, "0")[:9])
+    return _whole(head) + int(digits.ljust(9, "0")[:9])
+
+
+@lru_cache(maxsize=16)
+def _whole(second: str) -> int:
+    # Thousands of messages have the same one.
+    return int(datetime.fromisoformat(second).replace(tzinfo=UTC).timestamp()) * SECOND

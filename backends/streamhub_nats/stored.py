@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from streamhub.types import Metadata, StreamInfo, StreamState
@@ -111,16 +111,15 @@ class Stored:
 
     def followed_by(self, kind: Kind, **changes: Any) -> Record:
         """Return the record that may follow it: void unless it is stored before this one expires."""
-        follower = replace(
-            self.record,
-            kind=kind,
-            opened_at=self.opened_at,
-            metadata_at=self.metadata_at,
-            until_ms=self.deadline_ns // MILLISECOND,
-            begins=0,
-            nonce=b"",
-            head_bytes=0,
-            parts_at=0,
-            marks=self.next_marks,
-        )
-        return replace(follower, **changes)
+        facts: dict[str, Any] = {
+            "kind": kind,
+            "opened_at": self.opened_at,
+            "metadata_at": self.metadata_at,
+            "until_ms": self.deadline_ns // MILLISECOND,
+            "begins": 0,
+            "nonce": b"",
+            "head_bytes": 0,
+            "parts_at": 0,
+            "marks": self.next_marks,
+        }
+        return self.record._replace(**(facts | changes))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from streamhub.records import unpack_chunks
@@ -62,7 +61,7 @@ class Trimmer:
                 if first == item.last or not _exceeds(retention, first, item.last, size):
                     break
                 first, size = first + 1, size - length
-        return replace(record, first=first, size_bytes=size)
+        return record._replace(first=first, size_bytes=size)
 
     async def _lengths(self, base: Stored, item: Append, index: int) -> tuple[Sequence[int], int]:
         """Return the lengths of the chunks of the record that holds an index, and the first index of it."""
