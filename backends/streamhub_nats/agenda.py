@@ -52,11 +52,14 @@ class Agenda:
             await self._add(life)
         await self._ledger.put(self._session.names.due(life, key), _AGAIN if again else b"")
 
-    async def disarm(self, key: str, *milliseconds: int) -> None:
-        """Take a stream out of the queues of some lives."""
+    async def disarm(self, key: str, *milliseconds: int, before: int) -> None:
+        """Take a stream out of the queues of some lives, unless it was put there after a sequence number.
+
+        A run that begins behind a fence is put there behind that fence, and perhaps before this is called.
+        """
         for life in {life_of(each) for each in milliseconds}:
             entry = await self._ledger.last(self._session.names.due(life, key))
-            if entry is not None:
+            if entry is not None and entry.sequence < before:
                 await self._ledger.erase(entry.sequence)
 
     async def drop(self, due: Due) -> None:

@@ -1,10 +1,12 @@
-"""Many small questions at once, but not all at once."""
+"""Many small questions at once, but not all at once; and one task that many wait for."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
+
+from streamhub.errors import HubClosedError
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -27,3 +29,15 @@ async def concurrently(items: Sequence[Item], call: Callable[[Item], Awaitable[A
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
     return answers
+
+
+async def awaited(task: asyncio.Task[Answer]) -> Answer:
+    """Return what a task returns that others wait for as well: cancelling the caller spares it.
+
+    Raises:
+        HubClosedError: the task was cancelled, which only closing does. The caller was not.
+    """
+    await asyncio.wait([task])
+    if task.cancelled():
+        raise HubClosedError("the nats backend is closed")
+    return task.result()

@@ -112,7 +112,7 @@ def read_hint(key: str, message: Msg) -> Change | None:
         if record.kind in _QUIET:
             return None
         return Change(key, _append(key, record, body, message))
-    except (StreamHubError, KeyError, ValueError):
+    except (StreamHubError, KeyError, TypeError, ValueError):
         return Change(key)  # whoever reads the stream meets what is wrong with it
 
 

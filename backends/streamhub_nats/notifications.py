@@ -10,8 +10,9 @@ from typing import Protocol
 
 from nats.aio.msg import Msg
 
-from streamhub.errors import BackendUnavailableError, ConfigError, HubClosedError, StreamHubError
+from streamhub.errors import BackendUnavailableError, HubClosedError, StreamHubError
 from streamhub_nats.channel import Channel
+from streamhub_nats.concurrently import awaited
 
 
 class Subscriber(Protocol):
@@ -68,14 +69,25 @@ class Notifications:
             self._opening.add_done_callback(_consume)
         opening = self._opening
         try:
-            return await asyncio.shield(opening)
-        except (BackendUnavailableError, ConfigError) as exc:
+            return await awaited(opening)
+        except StreamHubError:
             if self._opening is opening:
                 self._opening = None
-            raise type(exc)(*exc.args) from exc
+            raise
 
     async def _open(self) -> Channel:
-        return await self._dial(self._ended, self._missed)
+        opening = asyncio.current_task()
+
+        def ended(error: StreamHubError) -> None:
+            # Until it is done, a connection that ends may be one of several that were tried.
+            if self._opening is opening and opening is not None and opening.done():
+                self._ended(error)
+
+        channel = await self._dial(ended, self._missed)
+        if channel.error is not None:
+            await channel.aclose()
+            raise channel.error
+        return channel
 
     async def _leave(self, feed: Subscriber) -> None:
         if feed not in self._feeds:

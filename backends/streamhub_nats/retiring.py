@@ -33,14 +33,14 @@ class Retirer:
                 return False
             fence_ms = milliseconds(stored.opening.retention.fence_seconds)
             try:
-                await self._fence(key, stored, "deleted", fence_ms)
+                fence = await self._fence(key, stored, "deleted", fence_ms)
             except OvertakenError:
                 continue
-            await self._disarm(key, stored)
+            await self._disarm(key, stored, before=fence.sequence)
             return True
         raise crowded(key)
 
-    async def _fence(self, key: str, stored: Stored, state: str, fence_ms: int) -> None:
+    async def _fence(self, key: str, stored: Stored, state: str, fence_ms: int) -> Stored:
         opening = replace(stored.opening, metadata={})
         info = stored.info(key, stored.time_ns)
         record = stored.followed_by(
@@ -57,7 +57,7 @@ class Retirer:
             end=None if stored.void else stored.record.end,
             marks=(),
         )
-        await self._chain.write(
+        fence = await self._chain.write(
             key,
             record,
             write_opening(opening),
@@ -67,11 +67,15 @@ class Retirer:
             ttl_seconds=fence_ms / 1000,
         )
         self._chain.tails.drop(key)
+        return fence
 
-    async def _disarm(self, key: str, stored: Stored) -> None:
+    async def _disarm(self, key: str, stored: Stored, *, before: int) -> None:
         retention = stored.opening.retention
         await self._agenda.disarm(
-            key, milliseconds(retention.unfinished_seconds), milliseconds(retention.ended_seconds)
+            key,
+            milliseconds(retention.unfinished_seconds),
+            milliseconds(retention.ended_seconds),
+            before=before,
         )
 
     async def sweep(self, limit: int) -> int:
@@ -104,9 +108,9 @@ class Retirer:
             return False
         try:
             # The fence stands from the moment of expiry on. If it is over too, the shortest one that there is does.
-            await self._fence(due.key, stored, "expired", max(1, (stored.gone_ns - now) // MILLISECOND))
+            fence = await self._fence(due.key, stored, "expired", max(1, (stored.gone_ns - now) // MILLISECOND))
         except OvertakenError:
             return False  # a new run, or another sweep: its entry is looked at again
-        await self._disarm(due.key, stored)
+        await self._disarm(due.key, stored, before=fence.sequence)
         await self._agenda.drop(due)
         return True

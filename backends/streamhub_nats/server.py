@@ -8,6 +8,7 @@ from typing import Any
 
 from streamhub.errors import HubClosedError, StreamHubError
 from streamhub_nats.channel import Channel
+from streamhub_nats.concurrently import awaited
 from streamhub_nats.dialling import Dialler
 from streamhub_nats.layout import prepare
 from streamhub_nats.ledger import Ledger
@@ -68,8 +69,7 @@ class Server:
         if self._making is None:
             self._making = asyncio.create_task(self._make(), name="nats connect")
             self._making.add_done_callback(self._made)
-        # Whoever waits may be cancelled; the others still want it.
-        return await asyncio.shield(self._making)
+        return await awaited(self._making)
 
     def _made(self, task: asyncio.Task[Channel]) -> None:
         self._making = None

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from typing import Self
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Self
 
+import servers
 from nats.aio.client import Client
 from nats_servers import ForeignServer, NatsCluster, NatsServer
 from streamhub_nats import NatsBackend
 from streamhub_nats.target import parse_url
 
-from streamhub.conformance import Harness
+from streamhub.conformance import Harness, UrlHarness
+from streamhub.conformance.writer import Writer
+from streamhub.protocols import Backend
+from streamhub.types import Retention
 
 ABILITIES = frozenset({"processes", "leftovers", "wipe", "pause", "restart", "kill_connections", "kill_notifications"})
 """All but flush_caches: there is nothing that this server could forget."""
@@ -144,6 +148,51 @@ async def connected(url: str) -> AsyncGenerator[NatsBackend]:
         yield backend
     finally:
         await backend.aclose()
+
+
+@asynccontextmanager
+async def own_namespace() -> AsyncGenerator[UrlHarness]:
+    """Yield a harness whose namespace is removed at the end."""
+    server = servers.nats_server("2.15")
+    async with UrlHarness(f"{server.url}?namespace={{unique}}") as harness:
+        yield harness
+        for prefix in ("SH", "SHL", "SHC"):
+            await server.api(f"STREAM.DELETE.{prefix}_{harness.token}")
+
+
+async def begun(backend: Backend, key: str, retention: Retention | None = None) -> Writer:
+    """Open a run with a chunk."""
+    writer = Writer(backend.store, key, retention=retention)
+    await writer.open()
+    await writer.append(b"first")
+    return writer
+
+
+@asynccontextmanager
+async def paused_call(owner: Any, name: str, skip: int = 0) -> AsyncGenerator[tuple[asyncio.Event, asyncio.Event]]:
+    """Let a call of a method, by default the next one, set the first event, and wait for the second."""
+    there, go, real = asyncio.Event(), asyncio.Event(), getattr(owner, name)
+
+    async def waiting(*args: Any, **more: Any) -> Any:
+        nonlocal skip
+        skip -= 1
+        if skip < 0:
+            there.set()
+            await go.wait()
+        return await real(*args, **more)
+
+    setattr(owner, name, waiting)
+    try:
+        yield there, go
+    finally:
+        setattr(owner, name, real)
+
+
+def paused_write(
+    backend: Any, part: str, after: int = 0
+) -> AbstractAsyncContextManager[tuple[asyncio.Event, asyncio.Event]]:
+    """Let a write of a backend, by default the next one, wait; see ``paused_call``."""
+    return paused_call(getattr(backend._session, part), "write", after)
 
 
 async def until(condition: Callable[[], bool], *, seconds: float = 15.0) -> None:

@@ -7,15 +7,14 @@ import json
 import secrets
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import servers
 from hypothesis import given
 from hypothesis import strategies as st
-from nats_servers import NatsServer
-from streamhub_nats import NatsBackend, NatsOptions, ledger, marks, stamps
+from nats_support import begun, own_namespace, paused_write
+from streamhub_nats import NatsBackend, NatsOptions, marks, stamps
 from streamhub_nats.agenda import life_of
 from streamhub_nats.names import Names, decode, encode
 from streamhub_nats.target import parse_url
@@ -172,33 +171,8 @@ def test_leases_last_longer_where_a_leader_must_be_elected() -> None:
 
 @pytest.fixture
 async def harness() -> AsyncIterator[UrlHarness]:
-    server: NatsServer = servers.nats_server("2.15")
-    async with UrlHarness(f"{server.url}?namespace={{unique}}") as harness:
+    async with own_namespace() as harness:
         yield harness
-        for prefix in ("SH", "SHL", "SHC"):
-            await server.api(f"STREAM.DELETE.{prefix}_{harness.token}")
-
-
-@asynccontextmanager
-async def paused_write(backend: Any, part: str, after: int = 0) -> AsyncIterator[tuple[asyncio.Event, asyncio.Event]]:
-    """Let a write of a backend, by default the next one, set the first event, and wait for the second."""
-    found: ledger.Ledger = getattr(backend._session, part)
-    there, go, write = asyncio.Event(), asyncio.Event(), found.write
-    left = after
-
-    async def waiting(*args: Any, **more: Any) -> int:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            there.set()
-            await go.wait()
-        return await write(*args, **more)
-
-    found.write = waiting  # type: ignore[method-assign]
-    try:
-        yield there, go
-    finally:
-        found.write = write  # type: ignore[method-assign]
 
 
 async def held_back(backend: Any, item: Append, meanwhile: Callable[[], Any], *, after: int = 0) -> Any:
@@ -209,13 +183,6 @@ async def held_back(backend: Any, item: Append, meanwhile: Callable[[], Any], *,
         await meanwhile()
         go.set()
         return (await call)[0]
-
-
-async def begun(backend: Any, key: str, retention: Retention | None = None) -> Writer:
-    writer = Writer(backend.store, key, retention=retention)
-    await writer.open()
-    await writer.append(b"first")
-    return writer
 
 
 async def test_an_append_that_was_about_to_be_written_is_fenced(harness: UrlHarness) -> None:

@@ -180,7 +180,7 @@ async def test_a_server_in_lame_duck_mode_is_left_without_loss() -> None:
 
 
 async def test_replicas_ask_for_longer_leases(cluster: NatsCluster) -> None:
-    async with harness_on(cluster.url, replicas=3) as harness:
+    async with harness_on(cluster.url, replicas=3, timeout_seconds=10) as harness:
         assert (await harness.make()).leases.min_ttl_seconds == 20.0
         async with Hub.from_url(f"{harness.url}") as hub:
             async with hub.produce(harness.unique_key()) as producer:

@@ -1,0 +1,236 @@
+"""Attacks on the nats backend: what happens between two lines, numbers at their ends, and closing at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import servers
+from nats_servers import started
+from nats_support import begun, connected, own_namespace, paused_call
+
+from streamhub import BackendUnavailableError, HubClosedError, InvalidOffsetError
+from streamhub.conformance import UrlHarness
+from streamhub.conformance.drive import produce_all, replay, soon, words
+from streamhub.conformance.waiting import eventually
+from streamhub.conformance.writer import Writer, append, described
+from streamhub.types import Page, Read, Retention
+
+GREATEST = 2**63 - 1
+
+
+@pytest.fixture
+async def harness() -> AsyncIterator[UrlHarness]:
+    async with own_namespace() as harness:
+        yield harness
+
+
+# -- Numbers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", [GREATEST - 1, GREATEST, 2**64])
+async def test_an_offset_at_the_end_of_all_numbers_harms_nobody(harness: UrlHarness, index: int) -> None:
+    backend = await harness.make()
+    writer = await begun(backend, harness.unique_key())
+
+    far, near = await backend.store.read([Read(writer.key, index), Read(writer.key, 0)])
+
+    assert isinstance(far, Page)
+    assert isinstance(near, Page)
+    assert (far.chunks, near.chunks) == ((), (b"first",))
+
+
+async def test_a_subscriber_with_the_greatest_offset_gets_a_typed_error(harness: UrlHarness) -> None:
+    hub = await harness.hub()
+    key = harness.unique_key()
+    await produce_all(hub, key, words(3))
+    chunks = await replay(hub, key)
+
+    with pytest.raises(InvalidOffsetError):
+        await replay(hub, key, after=f"{chunks[0].offset.generation}-{GREATEST}")
+    assert await replay(hub, key) == chunks
+
+
+async def test_caps_and_generations_beyond_all_numbers_are_kept(harness: UrlHarness) -> None:
+    backend = await harness.make()
+    writer = Writer(
+        backend.store,
+        harness.unique_key(),
+        retention=Retention(max_bytes=2**70, max_chunks=2**64, fence_seconds=100 * 365 * 86400.0),
+    )
+    await writer.open(GREATEST + 1)
+    await writer.append(b"first")
+    assert (await described(backend.store, writer.key)).retention == writer.retention
+
+    assert await backend.store.delete(writer.key)
+    assert (await described(backend.store, writer.key)).state == "deleted"
+    lease = await backend.leases.acquire(writer.key, owner="o", run="r", ttl_seconds=60.0, above=GREATEST + 1)
+    assert lease.generation == GREATEST + 2
+    assert list(await backend.leases.renew([lease])) == [True]
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b'{"v":1}\n', b'{"v":1,"kind":"append","open":5}\n', b"[]\n"])
+async def test_a_live_message_that_is_no_record_is_a_hint_to_look(harness: UrlHarness, data: bytes) -> None:
+    backend = await harness.make()
+    writer = await begun(backend, harness.unique_key())
+    live = backend_session(backend).names.live(writer.key)
+    async with backend.store.changes() as feed, servers.nats_server("2.15").admin() as admin:
+        await feed.follow(writer.key)
+        await admin.publish(live, data)
+        await admin.flush()
+        hint = await soon(anext(aiter(feed)))
+        assert (hint.key, hint.append) == (writer.key, None)
+        await writer.append(b"second")
+        hint = await soon(anext(aiter(feed)))
+    assert hint.append is not None
+    assert hint.append.chunks == (b"second",)
+
+
+def backend_session(backend: Any) -> Any:
+    """Return what the backend's parts share."""
+    return backend._session
+
+
+# -- Between two lines -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["delete", "sweep"])
+async def test_a_run_that_begins_before_the_old_one_is_off_the_agenda_is_removed_when_it_expires(
+    harness: UrlHarness, how: str
+) -> None:
+    here, there = await harness.make(), await harness.make()
+    short = Retention(unfinished_seconds=0.5, ended_seconds=0.5, fence_seconds=0.5)
+    writer = await begun(here, harness.unique_key(), short)
+    if how == "sweep":
+        await eventually(lambda: is_state(there, writer.key, "expired"))
+    async with paused_call(backend_session(here).streams, "last", skip=1 if how == "delete" else 2) as (waiting, go):
+        # The stream has been read, by a sweep the lives too. What waits is the look for its place in the agenda.
+        removing = asyncio.create_task(here.store.delete(writer.key) if how == "delete" else here.store.sweep(100))
+        await soon(waiting.wait())
+        await begun(there, writer.key, short)
+        go.set()
+        assert await removing
+
+    async def nothing_left() -> bool:
+        await there.store.sweep(100)
+        return not await subjects_of(harness)
+
+    await eventually(nothing_left)
+
+
+async def is_state(backend: Any, key: str, state: str) -> bool:
+    """Say whether a stream is in a state."""
+    (info,) = await backend.store.describe([key])
+    return info is not None and info.state == state
+
+
+async def subjects_of(harness: UrlHarness) -> dict[str, int]:
+    """Return what is stored of streams and the agenda."""
+    stream = f"STREAM.INFO.SH_{harness.token}"
+    info = await servers.nats_server("2.15").api(stream, {"subjects_filter": ">"})
+    found: dict[str, int] = info["state"].get("subjects") or {}
+    return {subject: count for subject, count in found.items() if not subject.endswith(".lives")}
+
+
+# -- Closing -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_feed_that_opens_while_the_backend_closes_is_told(harness: UrlHarness) -> None:
+    backend = await harness.make()
+
+    async def watch() -> None:
+        async with backend.store.changes():
+            pass
+
+    async with paused_call(backend_session(backend).notifications, "_dial") as (waiting, _):
+        opening = asyncio.create_task(watch())
+        await soon(waiting.wait())
+        await soon(backend.aclose())
+        with pytest.raises(HubClosedError):
+            await soon(opening)
+
+
+async def test_a_call_that_connects_while_the_backend_closes_is_told(harness: UrlHarness) -> None:
+    backend = await harness.make()
+    session = backend_session(backend)
+    await (await session.server.channel()).aclose()
+    async with paused_call(session.server._dialler, "dial") as (waiting, _):
+        calling = asyncio.create_task(backend.store.describe(["key"]))
+        await soon(waiting.wait())
+        await soon(backend.aclose())
+        with pytest.raises(HubClosedError):
+            await soon(calling)
+
+
+async def test_a_caller_that_is_cancelled_while_it_connects_spares_the_others(harness: UrlHarness) -> None:
+    backend = await harness.make()
+    session = backend_session(backend)
+    await (await session.server.channel()).aclose()
+    async with paused_call(session.server._dialler, "dial") as (waiting, go):
+        calls = [asyncio.create_task(backend.store.describe(["key"])) for _ in range(2)]
+        await soon(waiting.wait())
+        calls[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calls[0]
+        go.set()
+        assert await soon(calls[1]) == [None]
+
+
+async def test_a_feed_that_comes_while_the_last_one_leaves_is_served(harness: UrlHarness) -> None:
+    backend = await harness.make()
+    writer = await begun(backend, harness.unique_key())
+    notifications = backend_session(backend).notifications
+    for _ in range(20):
+        first = backend.store.changes()
+        leaving = await first.__aenter__()
+        await leaving.follow(writer.key)
+        channel = await notifications._channel()
+        gone = asyncio.create_task(first.__aexit__(None, None, None))
+        # As if the server had dropped the connection while it was being left.
+        channel.client._transport._io_writer.transport.abort()
+        async with asyncio.timeout(10), backend.store.changes() as feed:
+            await gone
+            try:
+                await feed.follow(writer.key)
+            except BackendUnavailableError:
+                continue  # it was given the connection that was lost, and says so
+            await writer.append(b"more")
+            assert (await anext(aiter(feed))).key == writer.key
+
+
+# -- A server that stands still ----------------------------------------------------------------------------------------
+
+
+async def test_many_calls_to_a_server_that_stands_still_end_together() -> None:
+    with started(servers.nats_binary("2.15")) as server:
+        url = f"{server.url}?timeout_seconds=0.5&connect_seconds=0.5&ping_seconds=0.2"
+        async with connected(url) as backend:
+            writer = await begun(backend, "key")
+            server.freeze()
+            try:
+                for _ in range(3):  # first on the connection there is, then while connections are made
+                    begin = time.monotonic()
+                    calls = [
+                        *(backend.leases.acquire(f"k{n}", owner="o", run="r", ttl_seconds=60.0) for n in range(50)),
+                        *(backend.store.describe([f"k{n}"]) for n in range(50)),
+                    ]
+                    answers = await asyncio.gather(*calls, return_exceptions=True)
+                    assert {type(answer) for answer in answers} == {BackendUnavailableError}
+                    assert time.monotonic() - begin < 5.0
+            finally:
+                server.thaw()
+            await eventually(lambda: answers_again(backend, writer))
+
+
+async def answers_again(backend: Any, writer: Writer) -> bool:
+    """Say whether an append gets through."""
+    item = writer.item(secrets.token_bytes(8))
+    try:
+        await append(backend.store, item)
+    except BackendUnavailableError:
+        return False
+    return True
