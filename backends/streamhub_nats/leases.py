@@ -35,6 +35,8 @@ class _Grant(NamedTuple):
     @property
     def expires_ns(self) -> int:
         """When it ends, on the server's clock."""
+        if not self.ttl_ms:
+            return 0  # at once, though the clock as it is known here may be behind the moment of its release
         if 0 < self.until_ms * MILLISECOND < self.time_ns:
             return self.until_ms * MILLISECOND
         return self.time_ns + self.ttl_ms * MILLISECOND

@@ -136,6 +136,19 @@ async def subjects_of(harness: UrlHarness) -> dict[str, int]:
     return {subject: count for subject, count in found.items() if not subject.endswith(".lives")}
 
 
+async def test_a_lease_is_free_at_once_though_the_clock_is_not_known_well(harness: UrlHarness) -> None:
+    backend = await harness.make()
+    key = harness.unique_key()
+    lease = await backend.leases.acquire(key, owner="o", run="r", ttl_seconds=60.0)
+    # As after a question that the server answered at once, and whose answer took half a second.
+    backend_session(backend).clocks[backend_session(backend).leases.name]._earliest -= 500_000_000
+
+    await backend.leases.release(lease)
+
+    assert list(await backend.leases.holders([key])) == [None]
+    assert (await backend.leases.acquire(key, owner="p", run="r", ttl_seconds=60.0)).generation > lease.generation
+
+
 # -- Closing -----------------------------------------------------------------------------------------------------------
 
 
