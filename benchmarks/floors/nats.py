@@ -54,12 +54,17 @@ class NatsFloor(Floor):
         return median(taken)
 
     async def latencies_ns(self, load: Load) -> Sequence[int]:
-        return await self._pushed("benchmarks.floors.nats:receive", load)
+        return await self._pushed("benchmarks.floors.nats:receive", "benchmarks.floors.nats:publish", load)
+
+    async def latencies_by_hand_ns(self, load: Load) -> Sequence[int]:
+        roles = "benchmarks.floors.nats:receive_by_consumers", "benchmarks.floors.nats:publish_by_hand"
+        return await self._pushed(*roles, load)
 
     async def crowd_latencies_ns(self, load: Load, subscribers: int) -> Sequence[int]:
-        return await self._pushed("benchmarks.floors.nats:receive_for_many", load, subscribers=subscribers)
+        roles = "benchmarks.floors.nats:receive_for_many", "benchmarks.floors.nats:publish"
+        return await self._pushed(*roles, load, subscribers=subscribers)
 
-    async def _pushed(self, role: str, load: Load, **more: object) -> Sequence[int]:
+    async def _pushed(self, receiving: str, publishing: str, load: Load, **more: object) -> Sequence[int]:
         async with _stream(self._url, self._name()) as (_, name):
             facts = {
                 "url": self._url,
@@ -70,8 +75,8 @@ class NatsFloor(Floor):
                 "warmup_seconds": load.warmup_seconds,
             }
             async with (
-                start_process(role, **facts, **more) as receiver,
-                start_process("benchmarks.floors.nats:publish", **facts) as publisher,
+                start_process(receiving, **facts, **more) as receiver,
+                start_process(publishing, **facts) as publisher,
             ):
                 await receiver.hear("ready")
                 await publisher.say("go", None)
@@ -181,6 +186,25 @@ async def publish(caller: Caller, *, url: str, name: str, **load: float) -> None
     await client.close()
 
 
+async def publish_by_hand(caller: Caller, *, url: str, name: str, **load: float) -> None:
+    """Role: publish each chunk, and wait for its acknowledgement before the next one of its stream."""
+    plan = Load(**load)  # pyright: ignore[reportArgumentType]
+    client = await nats.connect(url)
+    jetstream = client.jetstream()
+    await caller.hear("go")
+    freeze_heap()
+    await pace(plan, lambda stream, chunk: jetstream.publish(f"{name}.s.{stream}", chunk, timeout=30))
+    await client.close()
+
+
+async def receive_by_consumers(caller: Caller, *, url: str, name: str, **load: float) -> None:
+    """Role: take what an ordered consumer for each stream delivers."""
+    plan = Load(**load)  # pyright: ignore[reportArgumentType]
+    ages: list[int | None] = []
+    await _receive(caller, url, name, plan, lambda _, chunk: ages.append(age_ns(chunk)), consumers=True)
+    await caller.say("latencies", [age for age in ages if age is not None])
+
+
 async def receive(caller: Caller, *, url: str, name: str, **load: float) -> None:
     """Role: take what is pushed."""
     plan = Load(**load)  # pyright: ignore[reportArgumentType]
@@ -207,7 +231,9 @@ async def receive_for_many(caller: Caller, *, url: str, name: str, subscribers: 
     await caller.say("latencies", [age for age in ages if age is not None])
 
 
-async def _receive(caller: Caller, url: str, name: str, plan: Load, take: Callable[[int, bytes], None]) -> None:
+async def _receive(
+    caller: Caller, url: str, name: str, plan: Load, take: Callable[[int, bytes], None], *, consumers: bool = False
+) -> None:
     client = await nats.connect(url)
     left, done = plan.streams * plan.chunks, asyncio.Event()
 
@@ -222,7 +248,10 @@ async def _receive(caller: Caller, url: str, name: str, plan: Load, take: Callab
         return taken
 
     for stream in range(plan.streams):
-        await client.subscribe(f"{name}.live.{stream}", cb=taking(stream))
+        if consumers:
+            await client.jetstream().subscribe(f"{name}.s.{stream}", cb=taking(stream), ordered_consumer=True)
+        else:
+            await client.subscribe(f"{name}.live.{stream}", cb=taking(stream))
     await client.flush()
     freeze_heap()
     await caller.say("ready", None)
