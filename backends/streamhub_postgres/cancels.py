@@ -31,7 +31,7 @@ class PostgresCancels:
             run,
             said,
             ttl_seconds,
-            self._session.channel,
+            self._session.options.notifies,
             write_request(RunRef(key, run), said),
         )
         return stored == 1

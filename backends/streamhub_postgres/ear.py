@@ -17,6 +17,7 @@ from streamhub_postgres.faults import map_errors
 from streamhub_postgres.heads import write_probe
 from streamhub_postgres.lane import Lane
 from streamhub_postgres.options import PostgresOptions
+from streamhub_postgres.queries import load
 from streamhub_postgres.target import Target
 from streamhub_postgres.wire import Wire, open_wire
 
@@ -24,8 +25,6 @@ logger: logging.Logger = logging.getLogger("streamhub.postgres")
 
 # How long a notification of one's own may take.
 _PROBE_SECONDS = 2.0
-
-_PROBE = "SELECT pg_notify($1, $2)"
 
 
 class Ear:
@@ -40,7 +39,6 @@ class Ear:
         target: Target,
         options: PostgresOptions,
         *,
-        channel: str,
         lane: Lane,
         opened: asyncio.Event,
         on_payload: Callable[[str], None],
@@ -50,7 +48,6 @@ class Ear:
         Args:
             target: where to connect.
             options: of the URL.
-            channel: what to listen to.
             lane: carries the probes, as it carries everything else: not the connection that is tested.
             opened: set once what is notified from now on will be heard, if anything is.
             on_payload: called with each notification.
@@ -58,7 +55,7 @@ class Ear:
         self.hearing: bool | None = None
         self._target = target
         self._options = options
-        self._channel = channel
+        self._queries = load("channel.sql", options.schema)
         self._lane = lane
         self._opened = opened
         self._on_payload = on_payload
@@ -89,7 +86,8 @@ class Ear:
     async def _listen(self, wire: Wire) -> None:
         wire.driver.add_termination_listener(lambda *_: self._ended.set())
         with wire.limited(self._options.connect_limit_seconds):
-            await wire.driver.add_listener(self._channel, self._heard)
+            ((channel,),) = await wire.driver.fetch(self._queries["name"])
+            await wire.driver.add_listener(channel, self._heard)
         self._opened.set()
         while not self._ended.is_set():
             await self._test()
@@ -100,7 +98,7 @@ class Ear:
         probe, arrived = write_probe(secrets.token_hex(8)), asyncio.Event()
         self._probe = (probe, arrived)
         try:
-            await self._lane.run(lambda wire: wire.fetch(_PROBE, self._channel, probe))
+            await self._lane.run(lambda wire: wire.fetch(self._queries["probe"], probe))
         except BackendUnavailableError:
             return  # it may not have been sent: nothing is known
         await _first(arrived, _PROBE_SECONDS, self._ended)

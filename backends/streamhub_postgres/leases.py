@@ -30,11 +30,15 @@ class PostgresLeases:
         """Take the lease; see ``LeaseManager.acquire``."""
 
         async def job(wire: Wire) -> Lease:
+            least, useless = above, void
             for _ in range(_ATTEMPTS):
-                for (generation,) in await wire.fetch(
-                    self._queries["acquire"], key, owner, run, ttl_seconds, above, void
-                ):
-                    return Lease(key, generation, owner, run, ttl_seconds)
+                rows = await wire.fetch(self._queries["acquire"], key, owner, run, ttl_seconds, least, useless)
+                for generation, counted in rows:
+                    if generation > counted:
+                        return Lease(key, generation, owner, run, ttl_seconds)
+                    least, useless = max(least, counted), generation
+                if rows:
+                    continue
                 # A statement that lost a race may have judged by what it saw before: this one sees what is.
                 for _, generation, holder, seconds in await wire.fetch(self._queries["holders"], [key]):
                     raise LeaseHeldError(key, generation=generation, run=holder, expires_in=max(seconds, 1e-6))

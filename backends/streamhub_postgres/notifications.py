@@ -39,10 +39,9 @@ class Subscriber(Protocol):
 class Notifications:
     """Feeds and the topics they want; a watch is kept while there is any feed."""
 
-    def __init__(self, target: Target, options: PostgresOptions, *, channel: str | None, lane: Lane) -> None:
+    def __init__(self, target: Target, options: PostgresOptions, *, lane: Lane) -> None:
         self._target = target
         self._options = options
-        self._channel = channel
         self._lane = lane
         self._feeds: set[Subscriber] = set()
         self._wanted: dict[str, set[Subscriber]] = {}
@@ -56,7 +55,7 @@ class Notifications:
     @property
     def state(self) -> str:
         """Say how this process learns of changes."""
-        if self._channel is None:
+        if not self._options.notifies:
             return "off: every process looks"
         if self._watch is None:
             return "nobody follows anything"
@@ -72,7 +71,6 @@ class Notifications:
             watch = self._watch = Watch(
                 self._target,
                 self._options,
-                channel=self._channel,
                 lane=self._lane,
                 on_payload=self._received,
                 look=self._look,

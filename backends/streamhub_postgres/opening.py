@@ -52,7 +52,7 @@ class Opening:
         )
 
 
-async def open_run(wire: Wire, queries: dict[str, str], channel: str | None, wanted: Opening) -> StreamInfo:
+async def open_run(wire: Wire, queries: dict[str, str], notifies: bool, wanted: Opening) -> StreamInfo:
     """Begin a run, or continue it; see ``StreamStore.open``.
 
     What decides is a generation, its owner and a state. The statement that writes repeats them as its condition, on the
@@ -64,10 +64,10 @@ async def open_run(wire: Wire, queries: dict[str, str], channel: str | None, wan
         if not _admit(wanted, info, row) and info is not None:
             return info
         if row is None:
-            written = await wire.fetch(queries["create"], *wanted.columns, channel)
+            written = await wire.fetch(queries["create"], *wanted.columns, notifies)
         else:
             seen = (row.generation, row.owner, row.state or "gone")
-            written = await wire.fetch(queries["reopen"], *wanted.columns, channel, *seen, row.content, wanted.resume)
+            written = await wire.fetch(queries["reopen"], *wanted.columns, notifies, *seen, row.content, wanted.resume)
         for columns in written:
             return _described(columns[:-1])
     raise BackendUnavailableError(f"stream {wanted.key!r} changes all the time")

@@ -90,6 +90,11 @@ class PostgresOptions:
             raise ConfigError(f"listen_port={self.listen_port!r}: use 1 to 65535")
 
     @property
+    def notifies(self) -> bool:
+        """Whether this process listens, and notifies others."""
+        return self.notify != "off"
+
+    @property
     def connect_limit_seconds(self) -> float:
         """How long connecting may take, by whichever name it was given."""
         return self.connect_seconds if self.connect_timeout is None else self.connect_timeout

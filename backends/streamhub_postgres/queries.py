@@ -14,8 +14,10 @@ COLUMNS = (
 """What ``rows.Row`` is made of."""
 
 _FRAGMENTS = {
+    "columns": COLUMNS,
     "late": "extract(epoch FROM clock_timestamp() - s.expires_at)::float8",
     "topic": "left(encode(sha256(convert_to(s.key, 'UTF8')), 'base64'), 16)",
+    "channel": "(SELECT h.name FROM {schema}.channel AS h)",
 }
 
 
@@ -25,10 +27,9 @@ def _read(file: str) -> str:
 
 def fill(text: str, schema: str) -> str:
     """Write a schema's name, and what statements have in common, into them; the name needs no escaping."""
-    text = text.replace("{columns}", COLUMNS).replace("{schema}", f'"{schema}"').replace("{literal}", f"'{schema}'")
     for name, fragment in _FRAGMENTS.items():
         text = text.replace(f"{{{name}}}", fragment)
-    return text
+    return text.replace("{schema}", f'"{schema}"').replace("{literal}", f"'{schema}'")
 
 
 def load(file: str, schema: str) -> dict[str, str]:

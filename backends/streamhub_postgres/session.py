@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from streamhub_postgres.context import Context
 from streamhub_postgres.lane import Job, Lane, T
 from streamhub_postgres.notifications import Notifications
 from streamhub_postgres.options import PostgresOptions
 from streamhub_postgres.target import Target
 from streamhub_postgres.wire import Rows, Wire, open_wire
-
-_MAX_CHANNEL = 63
 
 
 class Session:
@@ -30,8 +26,7 @@ class Session:
         self.appending = self._lane("appending")
         self.changing = self._lane("changing")
         self.reading = self._lane("reading")
-        self.channel = None if options.notify == "off" else channel_of(options.schema)
-        self.notifications = Notifications(target, options, channel=self.channel, lane=self.reading)
+        self.notifications = Notifications(target, options, lane=self.reading)
 
     def _lane(self, name: str) -> Lane:
         return Lane(self._dial, name=f"postgresql {name}", where=self.target.where)
@@ -52,11 +47,3 @@ class Session:
     async def fetch(self, lane: Lane, query: str, *arguments: object, urgent: bool = False) -> Rows:
         """Run one statement on a lane."""
         return await self.run(lane, lambda wire: wire.fetch(query, *arguments), urgent=urgent)
-
-
-def channel_of(schema: str) -> str:
-    """Return the name of the channel of a schema's notifications: of 63 bytes at most, and no two alike."""
-    name = f"streamhub_{schema}"
-    if len(name) <= _MAX_CHANNEL:
-        return name
-    return f"streamhub_{hashlib.sha256(schema.encode()).hexdigest()[:40]}"

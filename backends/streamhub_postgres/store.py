@@ -33,7 +33,7 @@ class PostgresStore:
             load("append.sql", options.schema),
             find=self._queries["find_for_append"],
             oldest=records["oldest"],
-            channel=session.channel,
+            notifies=options.notifies,
             push_bytes=options.push_bytes,
             relaxed=options.durability == "relaxed",
             where=session.target.where,
@@ -67,7 +67,7 @@ class PostgresStore:
         session = self._session
         # Who has acquired goes before those who wait to.
         return await session.run(
-            session.changing, lambda wire: open_run(wire, self._queries, session.channel, wanted), urgent=True
+            session.changing, lambda wire: open_run(wire, self._queries, session.options.notifies, wanted), urgent=True
         )
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Appended | StreamHubError]:
@@ -93,7 +93,7 @@ class PostgresStore:
     async def delete(self, key: str) -> bool:
         """Remove a stream and leave a fence; see ``StreamStore.delete``."""
         ((count, _),) = await self._session.fetch(
-            self._session.changing, self._queries["delete"], key, self._session.channel
+            self._session.changing, self._queries["delete"], key, self._session.options.notifies
         )
         return count == 1
 

@@ -40,7 +40,7 @@ class Sweeper:
         while removed < limit:
             rows = min(limit - removed, _ROWS)
             ((seen, gone, _),) = await self._session.fetch(
-                self._session.changing, self._streams, rows, self._session.channel
+                self._session.changing, self._streams, rows, self._session.options.notifies
             )
             removed += gone
             if seen < rows:

@@ -19,14 +19,13 @@ _LONGEST_LOOK_SECONDS = 0.25
 
 
 class Watch:
-    """Listens, if there is a channel and any use in it, and looks as long as it does not hear."""
+    """Listens, if it may and there is any use in it, and looks as long as it does not hear."""
 
     def __init__(
         self,
         target: Target,
         options: PostgresOptions,
         *,
-        channel: str | None,
         lane: Lane,
         on_payload: Callable[[str], None],
         look: Callable[[], Awaitable[bool]],
@@ -38,7 +37,6 @@ class Watch:
         Args:
             target: where to connect.
             options: of the URL.
-            channel: what to listen to; None to look only.
             lane: carries looks, and probes.
             on_payload: called with each notification.
             look: finds out what has happened, and says whether anything has.
@@ -54,8 +52,8 @@ class Watch:
         self._opened = asyncio.Event()
         self._error: StreamHubError | None = None
         self._ear: Ear | None = None
-        if channel is not None:
-            self._ear = Ear(target, options, channel=channel, lane=lane, opened=self._opened, on_payload=self._received)
+        if options.notifies:
+            self._ear = Ear(target, options, lane=lane, opened=self._opened, on_payload=self._received)
         self._task = asyncio.create_task(self._live(), name="postgresql notifications")
 
     @property

@@ -13,10 +13,11 @@ from streamhub_postgres.target import Target
 
 _CLOSE_SECONDS = 2.0
 
-# Every statement finds its rows by index, however few there were when it was planned, once, for the connection's life.
-_PLANNING = (
-    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;"
-    " SET enable_mergejoin = off; SET jit = off"
+# Every statement finds its rows by index, however few there were when it was planned, once, for the connection's life;
+# and judges them as they are once it has waited for them.
+_SETTINGS = (
+    "SET default_transaction_isolation = 'read committed'; SET plan_cache_mode = force_generic_plan;"
+    " SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
 )
 
 # What was given up here is given up there, too, a moment later: it would wait for its lock for good, and hold others.
@@ -123,7 +124,7 @@ async def open_wire(target: Target, options: PostgresOptions, *, listening: bool
             wire.pooled = pid != driver.get_server_pid()
             if not wire.pooled and not listening:
                 milliseconds = min(int((options.timeout_seconds + _LIMIT_SECONDS) * 1000), _GREATEST_LIMIT)
-                await driver.execute(f"{_PLANNING}; {_LIMIT.format(limit=milliseconds)}")
+                await driver.execute(f"{_SETTINGS}; {_LIMIT.format(limit=milliseconds)}")
     except BaseException:
         wire.drop()
         raise

@@ -274,12 +274,11 @@ async def notified(harness: PostgresHarness, backend: PostgresBackend, *items: A
     """Append in one flush; return the heads that were notified."""
     heads: list[str] = []
     async with harness.admin() as admin:
-        await admin.add_listener(
-            f"streamhub_{harness.schema}", lambda _driver, _pid, _channel, payload: heads.append(payload)
-        )
+        channel = await admin.fetchval(f'SELECT name FROM "{harness.schema}".channel')
+        await admin.add_listener(channel, lambda _driver, _pid, _channel, payload: heads.append(payload))
         await backend.store.append(items)
         # Notifications come in the order of commits.
-        await admin.execute(f"NOTIFY streamhub_{harness.schema}, 'over'")
+        await admin.execute(f"NOTIFY {channel}, 'over'")
         await eventually(_last(heads), lambda last: last == "over")
     assert all(len(payload) < 8000 for payload in heads)
     assert all(payload.startswith("1 ") for payload in heads[:-1])
@@ -510,7 +509,7 @@ async def collect_all(hub: Any, key: str) -> None:
 def test_tables_are_the_schemas() -> None:
     script = PostgresBackend.setup_sql("x")
     made = set(re.findall(r'CREATE TABLE (?:IF NOT EXISTS )?"x"\.(\w+)', script))
-    assert made == {*TABLES, "migration", "counter"}
+    assert made == {*TABLES, "migration", "counter", "channel"}
 
 
 async def test_a_look_that_is_refused_ends_the_feed(server: PostgresServer) -> None:

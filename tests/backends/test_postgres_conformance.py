@@ -1,4 +1,4 @@
-"""The conformance suite on the newest PostgreSQL; test_postgres_matrix.py has the others, and PgBouncer."""
+"""The conformance suite on the newest PostgreSQL; the matrix has the others, and PgBouncer."""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ from postgres_support import PostgresHarness, connected
 from streamhub_postgres import PostgresBackend, PostgresOptions
 from streamhub_postgres.queries import migrations
 from streamhub_postgres.schema import prepare
-from streamhub_postgres.session import channel_of
 from streamhub_postgres.target import parse_url
 from streamhub_postgres.wire import open_wire
 
@@ -337,9 +336,6 @@ def test_urls_of_libpq_are_understood() -> None:
         ("postgresql://[::1]:5433/db", "postgresql at [::1]:5433/db"),
     ):
         assert parse_url(url)[0].where == where
-    long = [channel_of("s" * 62 + last) for last in "xy"]
-    assert max(map(len, long)) <= 63
-    assert long[0] != long[1]
 
 
 async def test_a_socket_in_the_file_system_is_reached(server: PostgresServer) -> None:

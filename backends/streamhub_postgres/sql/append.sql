@@ -4,8 +4,8 @@
 -- Arguments, by append: keys, generations, tails before, tails after, nonces, payload bytes, first records and their last
 -- indexes, whether the record may go out with the hint, metadata, ends; and for those that trim: the first index and the
 -- bytes that were kept when the trimming was planned, and those that are kept after it (NULL for others).
--- Then of all further records: place of the append (from 1), first index, last index, chunks. Then the channel (NULL:
--- no notification).
+-- Then of all further records: place of the append (from 1), first index, last index, chunks. Then whether to
+-- notify.
 -- Result: the places (from 1) of the appends that were stored.
 -- Atomicity: an update waits for whoever holds the row, and then judges the row as it is: the fence, the tail and the
 -- end that count are those that nobody can change before this commits. What matches none of the conditions changes
@@ -53,11 +53,11 @@ WITH item AS MATERIALIZED (
         THEN 'a' || {topic} || ',' || s.generation || ',' || s.before || ',' || s.last || ','
             || coalesce(encode(s.chunks, 'base64'), '') || ',' || coalesce(encode(convert_to(s."end", 'UTF8'), 'base64'), '')
         ELSE 'd' || {topic} END AS text
-    FROM stored AS s WHERE $20::text IS NOT NULL
+    FROM stored AS s WHERE $20::boolean
 ), part AS (
     SELECT head.text, sum(octet_length(head.text) + 1) OVER (ORDER BY head.place) / 3500 AS number FROM head
 ), told AS MATERIALIZED (
-    SELECT pg_notify($20::text, '1 ' || string_agg(part.text, ' ')) FROM part GROUP BY part.number
+    SELECT pg_notify({channel}, '1 ' || string_agg(part.text, ' ')) FROM part GROUP BY part.number
 )
 SELECT s.place, (SELECT count(*) FROM told) FROM stored AS s;
 

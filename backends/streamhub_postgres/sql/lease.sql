@@ -2,10 +2,11 @@
 
 -- name: acquire
 -- Arguments: key, owner, run, seconds, above, void.
--- Result: the generation; no row if another owner holds the lease.
+-- Result: the generation, and the counter afterwards if the row is new; no row if another owner holds the lease.
 -- The row that the insert meets is locked, and judged as it is then: of concurrent calls one wins. A generation is at
 -- least the clock's milliseconds, so that none is given twice though this table is lost; the table, and the counter of
--- what was removed from it, keep generations growing though the clock goes back.
+-- what was removed from it, keep generations growing though the clock goes back. Whoever waited for a sweep that
+-- removed the row may have judged by the counter as it was before: a generation that is not above it is not to be used.
 INSERT INTO {schema}.lease AS l (key, generation, owner, run, expires_at, due_at)
 SELECT $1, greatest(
         $5::bigint + 1,
@@ -23,7 +24,7 @@ ON CONFLICT (key) DO UPDATE SET
     expires_at = excluded.expires_at,
     due_at = excluded.due_at
 WHERE l.owner = excluded.owner OR l.expires_at <= clock_timestamp() OR l.generation <= $6::bigint
-RETURNING l.generation;
+RETURNING l.generation, CASE WHEN l.xmax = 0 THEN {schema}.counted() ELSE 0 END;
 
 -- name: holders
 -- Arguments: keys. Result: for each lease that is held: key, generation, run, seconds left.

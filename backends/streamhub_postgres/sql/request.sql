@@ -1,7 +1,7 @@
 -- Table request: cancel requests. Each statement is one atomic step by itself.
 
 -- name: store
--- Arguments: key, run, said, seconds, channel (NULL for none), payload. Result: how many were stored: the first one stays
+-- Arguments: key, run, said, seconds, whether to notify, payload. Result: how many were stored: the first one stays
 -- until its time is over. It is notified when it is stored.
 WITH stored AS (
     INSERT INTO {schema}.request AS r (key, run, said, expires_at)
@@ -10,7 +10,7 @@ WITH stored AS (
     WHERE r.expires_at <= clock_timestamp()
     RETURNING 1
 ), told AS MATERIALIZED (
-    SELECT pg_notify($5::text, $6::text) FROM stored WHERE $5::text IS NOT NULL
+    SELECT pg_notify({channel}, $6::text) FROM stored WHERE $5::boolean
 )
 SELECT (SELECT count(*) FROM stored), (SELECT count(*) FROM told);
 

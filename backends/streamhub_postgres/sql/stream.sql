@@ -1,6 +1,6 @@
 -- Table stream, but for appends. Each statement is one atomic step by itself.
 -- {columns} are those of rows.py. {late} is how long ago a stream expired, in seconds, negative if it has not.
--- {topic} is what hints call a stream, see heads.py. Where a channel is an argument, NULL stands for no notification.
+-- {topic} is what hints call a stream, see heads.py; {channel} is where they go, see channel.sql.
 
 -- name: find
 -- Arguments: keys. Result: {columns}.
@@ -29,7 +29,7 @@ FROM living WHERE s.key = living.key AND s.state = 'open' AND s.expires_at > clo
 
 -- name: create
 -- Arguments: key, generation, owner, run, attended, metadata, unfinished, ended and fence seconds, max_bytes, max_chunks,
--- overflow, channel. Result: {columns}; no row if there is something by this key.
+-- overflow, whether to notify. Result: {columns}; no row if there is something by this key.
 WITH created AS (
     INSERT INTO {schema}.stream AS s (key, format, generation, owner, run, attended, state, spans, metadata,
         unfinished_seconds, ended_seconds, fence_seconds, max_bytes, max_chunks, overflow,
@@ -40,7 +40,7 @@ WITH created AS (
     ON CONFLICT (key) DO NOTHING
     RETURNING {columns}
 ), told AS MATERIALIZED (
-    SELECT pg_notify($13::text, '1 d' || {topic}) FROM created AS s WHERE $13::text IS NOT NULL
+    SELECT pg_notify({channel}, '1 d' || {topic}) FROM created AS s WHERE $13::boolean
 )
 SELECT created.*, (SELECT count(*) FROM told) FROM created;
 
@@ -71,12 +71,12 @@ WITH opened AS (
     INSERT INTO {schema}.garbage (content) SELECT $17::bigint FROM opened WHERE $17::bigint IS NOT NULL AND NOT $18::boolean
     ON CONFLICT (content) DO NOTHING
 ), told AS MATERIALIZED (
-    SELECT pg_notify($13::text, '1 d' || {topic}) FROM opened AS s WHERE $13::text IS NOT NULL
+    SELECT pg_notify({channel}, '1 d' || {topic}) FROM opened AS s WHERE $13::boolean
 )
 SELECT opened.*, (SELECT count(*) FROM told) FROM opened;
 
 -- name: delete
--- Arguments: key, channel. Result: how many were deleted.
+-- Arguments: key, whether to notify. Result: how many were deleted.
 WITH doomed AS MATERIALIZED (
     SELECT s.key, s.content FROM {schema}.stream AS s
     WHERE s.key = $1 AND s.state IN ('open', 'ended') AND s.expires_at > clock_timestamp() AND s.format = 1
@@ -91,7 +91,7 @@ WITH doomed AS MATERIALIZED (
     INSERT INTO {schema}.garbage (content) SELECT gone.content FROM gone WHERE gone.content IS NOT NULL
     ON CONFLICT (content) DO NOTHING
 ), told AS MATERIALIZED (
-    SELECT pg_notify($2::text, '1 d' || {topic}) FROM gone AS s WHERE $2::text IS NOT NULL
+    SELECT pg_notify({channel}, '1 d' || {topic}) FROM gone AS s WHERE $2::boolean
 )
 SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM told);
 
@@ -109,7 +109,7 @@ SELECT s.key, s.generation, s.tail, s.state || CASE WHEN {late} < 0 THEN '' ELSE
 FROM {schema}.stream AS s WHERE s.key = ANY ($1::text[]);
 
 -- name: sweep
--- Arguments: how many rows to look at, channel. Result: how many were looked at, and how many were removed.
+-- Arguments: how many rows to look at, whether to notify. Result: how many were looked at, and how many were removed.
 -- An expired stream becomes a fence, a fence that is over goes, and what was given more time is looked at then. Rows
 -- that somebody has locked are left for the next time, so that any number of hubs may sweep.
 WITH due AS MATERIALIZED (
@@ -140,8 +140,8 @@ WITH due AS MATERIALIZED (
     INSERT INTO {schema}.garbage (content) SELECT removed.content FROM removed WHERE removed.content IS NOT NULL
     ON CONFLICT (content) DO NOTHING
 ), told AS MATERIALIZED (
-    SELECT pg_notify($2::text, '1 ' || string_agg('d' || {topic}, ' '))
+    SELECT pg_notify({channel}, '1 ' || string_agg('d' || {topic}, ' '))
     FROM (SELECT removed.key, row_number() OVER () / 200 AS part FROM removed) AS s
-    WHERE $2::text IS NOT NULL GROUP BY s.part
+    WHERE $2::boolean GROUP BY s.part
 )
 SELECT (SELECT count(*) FROM due), (SELECT count(*) FROM removed), (SELECT count(*) FROM told);

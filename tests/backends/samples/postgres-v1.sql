@@ -1,5 +1,14 @@
 SET client_encoding = 'UTF8';
+SET check_function_bodies = false;
 CREATE SCHEMA streamhub;
+CREATE FUNCTION streamhub.counted() RETURNS bigint
+    LANGUAGE sql
+    AS $$SELECT c.generation FROM "streamhub".counter AS c$$;
+CREATE TABLE streamhub.channel (
+    id boolean DEFAULT true NOT NULL,
+    name text NOT NULL,
+    CONSTRAINT channel_id_check CHECK (id)
+);
 CREATE SEQUENCE streamhub.content
     START WITH 1
     INCREMENT BY 1
@@ -85,16 +94,19 @@ CREATE VIEW streamhub.streams AS
     EXTRACT(epoch FROM (l.expires_at - now())) AS lease_in
    FROM (streamhub.stream s
      LEFT JOIN streamhub.lease l ON (((l.key = s.key) AND (l.expires_at > now()))));
+INSERT INTO streamhub.channel VALUES (true, 'streamhub_0c243d9175e645228c0b62b992a51861');
 INSERT INTO streamhub.counter VALUES (true, 0);
-INSERT INTO streamhub.lease VALUES ('unfinished', 1795401330469, 'o', 'run-1', '2026-11-23 02:36:30.468692+00', '2026-11-23 02:36:30.468692+00');
-INSERT INTO streamhub.migration VALUES (1, '2026-11-23 02:35:30.36161+00');
+INSERT INTO streamhub.lease VALUES ('unfinished', 1795410592747, 'o', 'run-1', '2026-11-23 05:10:52.747104+00', '2026-11-23 05:10:52.747104+00');
+INSERT INTO streamhub.migration VALUES (1, '2026-11-23 05:09:52.679019+00');
 INSERT INTO streamhub.record VALUES (2, 2, 1, '\x6e6f6e63652d37', '\x010201016162');
 INSERT INTO streamhub.record VALUES (2, 3, 3, '\x6e6f6e63652d39', '\x01010163');
 INSERT INTO streamhub.record VALUES (1, 3, 1, '\x6e6f6e6365', '\x01030300086f6e656472656920e282ac');
-INSERT INTO streamhub.request VALUES ('unfinished', 'run-1', '{"v": 1, "reason": "user", "requested_by": "u7"}', '2026-11-23 03:35:30.478308+00');
-INSERT INTO streamhub.stream VALUES ('unfinished', 1, 9, 'owner-9', 'run-1', true, 'open', '7-1,9-3', NULL, NULL, '{"model":"m"}', 86400, 3600, 86400, 67108864, NULL, 'refuse', 2, 1, 3, 3, '2026-11-24 02:35:30.45658+00', '2026-11-24 02:35:30.4526+00');
-INSERT INTO streamhub.stream VALUES ('ended', 1, 7, 'owner-7', 'run-1', true, 'ended', '7-1', '{"v":1,"state":"completed"}', '\x6e6f6e6365', '{"model":"m"}', 86400, 3600, 86400, 67108864, NULL, 'refuse', 1, 1, 3, 11, '2026-11-23 03:35:30.462784+00', '2026-11-23 03:35:30.462784+00');
+INSERT INTO streamhub.request VALUES ('unfinished', 'run-1', '{"v": 1, "reason": "user", "requested_by": "u7"}', '2026-11-23 06:09:52.750701+00');
+INSERT INTO streamhub.stream VALUES ('unfinished', 1, 9, 'owner-9', 'run-1', true, 'open', '7-1,9-3', NULL, NULL, '{"model":"m"}', 86400, 3600, 86400, 67108864, NULL, 'refuse', 2, 1, 3, 3, '2026-11-24 05:09:52.742754+00', '2026-11-24 05:09:52.738392+00');
+INSERT INTO streamhub.stream VALUES ('ended', 1, 7, 'owner-7', 'run-1', true, 'ended', '7-1', '{"v":1,"state":"completed"}', '\x6e6f6e6365', '{"model":"m"}', 86400, 3600, 86400, 67108864, NULL, 'refuse', 1, 1, 3, 11, '2026-11-23 06:09:52.743753+00', '2026-11-23 06:09:52.743753+00');
 SELECT pg_catalog.setval('streamhub.content', 2, true);
+ALTER TABLE ONLY streamhub.channel
+    ADD CONSTRAINT channel_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY streamhub.counter
     ADD CONSTRAINT counter_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY streamhub.garbage

@@ -76,6 +76,16 @@ CREATE TABLE {schema}.counter (
 );
 INSERT INTO {schema}.counter (generation) VALUES (0);
 
+-- The same as it is at the moment of the call, not as the statement that calls it saw it at its beginning.
+CREATE FUNCTION {schema}.counted() RETURNS bigint LANGUAGE sql VOLATILE AS 'SELECT c.generation FROM {schema}.counter AS c';
+
+-- One row: the channel of the notifications. Nobody guesses it who may not read it.
+CREATE TABLE {schema}.channel (
+    id boolean PRIMARY KEY DEFAULT true CHECK (id),
+    name text NOT NULL
+);
+INSERT INTO {schema}.channel (name) VALUES ('streamhub_' || replace(gen_random_uuid()::text, '-', ''));
+
 -- For people: one line for each stream, with the time left in seconds.
 CREATE VIEW {schema}.streams AS
 SELECT
