@@ -20,11 +20,22 @@ class Clock:
         self._earliest = 0  # the server's time at our monotonic 0, if the answer took no time to come
         self._latest = 0  # the same, if the question took none
         self._looked: float | None = None
+        self._asking = False
 
     async def look(self) -> None:
-        """Ask the server, unless that has been done just now."""
-        if self._looked is not None and time.monotonic() - self._looked < FRESH_SECONDS:
-            return
+        """Ask the server, unless that has been done just now, or somebody is about to."""
+        if self._looked is not None:
+            age = time.monotonic() - self._looked
+            # A thousand producers notice at once: one asks, and the others go on with what was known a moment ago.
+            if age < FRESH_SECONDS or (self._asking and age < 2 * FRESH_SECONDS):
+                return
+        self._asking = True
+        try:
+            await self._ask()
+        finally:
+            self._asking = False
+
+    async def _ask(self) -> None:
         sent = time.monotonic_ns()
         found = await self._ledger.information()
         received = time.monotonic_ns()

@@ -12,6 +12,7 @@ import pytest
 import servers
 from nats_servers import started
 from nats_support import begun, connected, own_namespace, paused_call
+from streamhub_nats import clock
 
 from streamhub import BackendUnavailableError, HubClosedError, InvalidOffsetError
 from streamhub.conformance import UrlHarness
@@ -147,6 +148,25 @@ async def test_a_lease_is_free_at_once_though_the_clock_is_not_known_well(harnes
 
     assert list(await backend.leases.holders([key])) == [None]
     assert (await backend.leases.acquire(key, owner="p", run="r", ttl_seconds=60.0)).generation > lease.generation
+
+
+async def test_one_of_many_asks_for_the_time(harness: UrlHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = await harness.make()
+    session = backend_session(backend)
+    writers = [await begun(backend, harness.unique_key()) for _ in range(20)]
+    asked = 0
+    information = session.streams.information
+
+    async def counted() -> Any:
+        nonlocal asked
+        asked += 1
+        return await information()
+
+    monkeypatch.setattr(session.streams, "information", counted)
+    session.clock(session.streams)._looked -= clock.FRESH_SECONDS + 0.1
+    await asyncio.gather(*(writer.append(b"second") for writer in writers))
+
+    assert asked == 1
 
 
 # -- Closing -----------------------------------------------------------------------------------------------------------
