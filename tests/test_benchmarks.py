@@ -60,6 +60,18 @@ def test_servers_are_measured_that_are_started_for_it(backend: str, tmp_path: Pa
     assert by_name["1 producer, beside what is written by hand"]["floor"] is not None
 
 
+@pytest.mark.timeout(60)
+def test_the_limits_of_a_namespace_are_measured_and_nothing_is_left() -> None:
+    _ = servers.nats_binary("2.15")
+    command = [sys.executable, "-m", "benchmarks.limits", "--streams", "30"]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "30 streams opened" in done.stdout
+    assert done.stdout.count("until nothing is left") == 2
+
+
 @pytest.mark.timeout(120)
 def test_chosen_benchmarks_run_on_the_backend_of_a_url_and_leave_no_stream_behind(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'mine.db'}?synchronous=full"

@@ -40,6 +40,7 @@ EXPECTED: dict[str, Counter[str]] = {
     "docs/backends/postgresql.md": Counter({"run": 1, "not run": 5}),
     "docs/backends/redis.md": Counter({"run": 1, "not run": 2}),
     "docs/backends/sqlite.md": Counter({"run": 1}),
+    "docs/choose-a-backend.md": Counter({"not run": 1}),
     "docs/conformance.md": Counter({"not run": 4}),
     "docs/orphan-worker.md": Counter({"run": 3, "output": 1}),
     "docs/tutorial.md": Counter({"run": 25, "output": 21}),
