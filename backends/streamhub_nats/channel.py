@@ -245,8 +245,8 @@ async def discard(client: Client) -> None:
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
             await client.close()
-    except (TimeoutError, OSError, Error):
-        pass  # it could not say goodbye
+    except (TimeoutError, OSError, Error, AssertionError):
+        pass  # it could not say goodbye, or has never been connected
     finally:
         _abort(client)
 

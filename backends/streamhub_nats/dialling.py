@@ -149,7 +149,7 @@ async def _first(attempts: Sequence[Callable[[], Any]]) -> Channel:
     """Return the first channel that connects; a failed attempt, or a while of silence, begins the next one."""
     waiting = list(attempts)
     running: set[asyncio.Task[Channel]] = set()
-    errors: list[StreamHubError] = []
+    errors: list[BaseException] = []
     try:
         while waiting or running:
             if waiting:
@@ -158,7 +158,7 @@ async def _first(attempts: Sequence[Callable[[], Any]]) -> Channel:
                 running, timeout=STAGGER_SECONDS if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
             channels = [task.result() for task in done if task.exception() is None]
-            errors += [exc for task in done if isinstance(exc := task.exception(), StreamHubError)]
+            errors += [exc for task in done if (exc := task.exception()) is not None]
             for spare in channels[1:]:
                 await spare.aclose()
             if channels:

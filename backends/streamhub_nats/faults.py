@@ -72,7 +72,12 @@ def convert(where: str, exc: BaseException) -> StreamHubError:
     if isinstance(exc, StreamHubError):
         return exc
     said = str(exc).removeprefix("nats: ")
-    refused = isinstance(exc, AuthorizationError) or "auth" in said.lower()
+    if type(exc).__module__ == "nkeys":  # which need not be installed
+        error = ConfigError(f"{where}: the credentials cannot be used: {said}")
+        error.__cause__ = exc
+        return error
+    # A server that is too busy to read credentials has not refused them.
+    refused = isinstance(exc, AuthorizationError) or ("auth" in said.lower() and "timeout" not in said.lower())
     if refused and isinstance(exc, Error):
         error = ConfigError(f"{where} refused the credentials ({said.lower()}): correct what the URL names")
         error.__cause__ = exc

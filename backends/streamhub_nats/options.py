@@ -11,6 +11,8 @@ from streamhub.inputs import check_count, check_seconds
 
 Storage: TypeAlias = Literal["file", "memory"]
 
+_GREATEST = 2**63 - 1
+
 # One token of a subject, and the end of a JetStream stream's name.
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,32}")
 _SUBJECT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -69,6 +71,8 @@ class NatsOptions:
             raise ConfigError(f"replicas={self.replicas!r}: use 1 to 5, better 1, 3 or 5")
         if self.storage_bytes is not None:
             check_count(self.storage_bytes, "storage_bytes")
+            if self.storage_bytes > _GREATEST:
+                raise ConfigError(f"storage_bytes={self.storage_bytes}: use at most {_GREATEST}")
         for name in ("timeout_seconds", "connect_seconds", "ping_seconds"):
             check_seconds(getattr(self, name), name)
         if self.min_lease_seconds is not None:

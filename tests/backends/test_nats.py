@@ -88,6 +88,7 @@ def test_urls_name_hosts_users_and_tokens() -> None:
         "nats://host?replicas=7",
         "nats://host?storage=tape",
         "nats://host?storage_bytes=0",
+        f"nats://host?storage_bytes={2**63}",
         "nats://host?timeout_seconds=0",
         "nats://host?min_lease_seconds=-1",
         "nats://host?inbox=a.*",

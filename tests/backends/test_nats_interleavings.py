@@ -6,15 +6,17 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import servers
+from nats.errors import AuthorizationError, Error
 from nats_servers import started
 from nats_support import begun, connected, own_namespace, paused_call
-from streamhub_nats import clock
+from streamhub_nats import NatsBackend, clock, faults
 
-from streamhub import BackendUnavailableError, HubClosedError, InvalidOffsetError
+from streamhub import BackendUnavailableError, ConfigError, HubClosedError, InvalidOffsetError
 from streamhub.conformance import UrlHarness
 from streamhub.conformance.drive import produce_all, replay, soon, words
 from streamhub.conformance.waiting import eventually
@@ -233,6 +235,28 @@ async def test_a_feed_that_comes_while_the_last_one_leaves_is_served(harness: Ur
                 continue  # it was given the connection that was lost, and says so
             await writer.append(b"more")
             assert (await anext(aiter(feed))).key == writer.key
+
+
+# -- Credentials -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "hello", "SUSECRETSECRET"])
+async def test_a_file_that_holds_no_nkey_is_a_clear_error(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "user.nk"
+    file.write_text(text)
+    port = servers.nats_server("2.15").port
+
+    with pytest.raises(ConfigError, match="credentials cannot be used") as caught:
+        await NatsBackend(f"nats://127.0.0.1:{port}?nkey={file}").connect()
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_server_that_is_too_busy_to_read_credentials_is_an_outage() -> None:
+    busy = faults.convert("nats at h", Error("nats: 'Authentication Timeout'"))
+    refused = faults.convert("nats at h", AuthorizationError())
+
+    assert isinstance(busy, BackendUnavailableError)
+    assert isinstance(refused, ConfigError)
 
 
 # -- A server that stands still ----------------------------------------------------------------------------------------
