@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from statistics import median
+from urllib.parse import parse_qsl, urlsplit
 
 import nats
 from nats.aio.client import Client
@@ -29,8 +30,7 @@ _PAGE = 512
 class NatsFloor(Floor):
     @property
     def _url(self) -> str:
-        # Its query is streamhub's.
-        return self.place.url.partition("?")[0]
+        return self.place.url
 
     def _name(self) -> str:
         return f"floor{time.monotonic_ns()}"
@@ -99,15 +99,23 @@ class NatsFloor(Floor):
         }
 
 
+async def _connect(url: str) -> Client:
+    """Connect to any of a URL's hosts; its query is streamhub's."""
+    parts = urlsplit(url)
+    userinfo, at, hosts = parts.netloc.rpartition("@")
+    return await nats.connect([f"{parts.scheme}://{userinfo}{at}{host}" for host in hosts.split(",")])
+
+
 @asynccontextmanager
 async def _stream(url: str, name: str) -> AsyncGenerator[tuple[Client, str]]:
     """Make a JetStream stream as streamhub does, for the time of a block."""
-    client = await nats.connect(url)
+    client = await _connect(url)
     wish = {
         "name": name,
         "subjects": [f"{name}.s.*"],
         "allow_direct": True,
         "republish": {"src": f"{name}.s.*", "dest": f"{name}.live.{{{{wildcard(1)}}}}"},
+        "num_replicas": int(dict(parse_qsl(urlsplit(url).query)).get("replicas", 1)),
     }
     try:
         await client.request(f"$JS.API.STREAM.CREATE.{name}", json.dumps(wish).encode(), timeout=5)
@@ -171,7 +179,7 @@ async def _followed(client: Client, name: str, chunks: int) -> float:
 async def publish(caller: Caller, *, url: str, name: str, **load: float) -> None:
     """Role: store each chunk; the server pushes it."""
     plan = Load(**load)  # pyright: ignore[reportArgumentType]
-    client = await nats.connect(url)
+    client = await _connect(url)
     calls: set[asyncio.Task[Msg]] = set()
 
     async def send(stream: int, chunk: bytes) -> None:
@@ -189,7 +197,7 @@ async def publish(caller: Caller, *, url: str, name: str, **load: float) -> None
 async def publish_by_hand(caller: Caller, *, url: str, name: str, **load: float) -> None:
     """Role: publish each chunk, and wait for its acknowledgement before the next one of its stream."""
     plan = Load(**load)  # pyright: ignore[reportArgumentType]
-    client = await nats.connect(url)
+    client = await _connect(url)
     jetstream = client.jetstream()
     await caller.hear("go")
     freeze_heap()
@@ -234,7 +242,7 @@ async def receive_for_many(caller: Caller, *, url: str, name: str, subscribers: 
 async def _receive(
     caller: Caller, url: str, name: str, plan: Load, take: Callable[[int, bytes], None], *, consumers: bool = False
 ) -> None:
-    client = await nats.connect(url)
+    client = await _connect(url)
     left, done = plan.streams * plan.chunks, asyncio.Event()
 
     def taking(stream: int) -> Callable[[Msg], Awaitable[None]]:
