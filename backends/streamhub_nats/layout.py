@@ -6,6 +6,7 @@ someone may have made the stream, or changed it, by hand.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -17,6 +18,8 @@ from streamhub_nats.names import Names
 from streamhub_nats.options import NatsOptions
 
 OLDEST = (2, 11)
+
+_FIRST_SEQUENCES = 2**31
 
 _NAME_IN_USE = 10058
 
@@ -93,6 +96,9 @@ def _creating(ledger: Ledger, fields: Mapping[str, Any], options: NatsOptions) -
     wish = {field: value for field, value in fields.items() if value is not None}
     wish["storage"] = options.storage or "file"
     wish["num_replicas"] = options.replicas or 1
+    # Sequence numbers are what writers are fenced by: those of a stream that was deleted must not come again when it is
+    # made anew.
+    wish["first_seq"] = 1 + secrets.randbelow(_FIRST_SEQUENCES)
     wish["max_bytes"] = options.storage_bytes or -1 if ledger.name.startswith("SH_") else -1
     return wish
 

@@ -17,6 +17,7 @@ from nats_support import begun, own_namespace, paused_write
 from streamhub_nats import NatsBackend, NatsOptions, marks, stamps
 from streamhub_nats.agenda import life_of
 from streamhub_nats.names import Names, decode, encode
+from streamhub_nats.record import Record, read_record, write_record
 from streamhub_nats.target import parse_url
 
 from streamhub import (
@@ -32,7 +33,7 @@ from streamhub import (
 from streamhub.conformance import UrlHarness
 from streamhub.conformance.drive import words
 from streamhub.conformance.writer import Writer, append, described, read_all
-from streamhub.types import COMPLETED, Append, Read, Retention
+from streamhub.types import COMPLETED, Append, End, Read, Retention
 
 KEYS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40)
 
@@ -117,6 +118,17 @@ def test_no_part_of_a_password_that_was_not_encoded_is_shown(scheme: str, userin
     with pytest.raises(ConfigError) as caught:
         parse_url(f"{scheme}://{userinfo}@host:x")
     assert "cret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("end", [None, COMPLETED, End(state="failed", code='a"b', message="\\ é\n")])
+@given(numbers=st.lists(st.integers(0, 2**70), min_size=12, max_size=12), nonce=st.binary(max_size=12))
+def test_a_record_reads_back_as_itself(end: End | None, numbers: list[int], nonce: bytes) -> None:
+    record = Record(
+        "append", numbers[0], "open", numbers[1], numbers[2], numbers[3], numbers[4], "abcd", *numbers[5:10], nonce,
+        numbers[10], numbers[11], end, (marks.Mark(0, 1, 2), marks.Mark(3, 2**63, 4)),
+    )  # fmt: skip
+
+    assert read_record(write_record(record, b"\nbody\n")) == (record, b"\nbody\n")
 
 
 # -- Marks, times ------------------------------------------------------------------------------------------------------

@@ -16,11 +16,11 @@ from nats_servers import started
 from nats_support import begun, connected, own_namespace, paused_call
 from streamhub_nats import NatsBackend, clock, faults
 
-from streamhub import BackendUnavailableError, ConfigError, HubClosedError, InvalidOffsetError
+from streamhub import BackendUnavailableError, ConfigError, HubClosedError, InvalidOffsetError, StaleGenerationError
 from streamhub.conformance import UrlHarness
 from streamhub.conformance.drive import produce_all, replay, soon, words
 from streamhub.conformance.waiting import eventually
-from streamhub.conformance.writer import Writer, append, described
+from streamhub.conformance.writer import Writer, append, described, read_all
 from streamhub.types import Page, Read, Retention
 
 GREATEST = 2**63 - 1
@@ -137,6 +137,24 @@ async def subjects_of(harness: UrlHarness) -> dict[str, int]:
     info = await servers.nats_server("2.15").api(stream, {"subjects_filter": ">"})
     found: dict[str, int] = info["state"].get("subjects") or {}
     return {subject: count for subject, count in found.items() if not subject.endswith(".lives")}
+
+
+async def test_a_producer_of_a_jetstream_stream_that_was_deleted_is_fenced_by_the_one_that_is_made_anew(
+    harness: UrlHarness,
+) -> None:
+    here, there = await harness.make(), await harness.make()
+    writer = Writer(here.store, harness.unique_key())
+    await writer.open()
+    await servers.nats_server("2.15").api(f"STREAM.DELETE.SH_{harness.token}")
+    backend_session(there).server.doubt()
+    successor = Writer(there.store, writer.key, run="run-2")
+    # As many messages as before: were they numbered from one again, the last would have the same number.
+    await successor.open(writer.generation + 1)
+
+    (answer,) = await here.store.append([writer.item(b"late")])
+
+    assert isinstance(answer, StaleGenerationError)
+    assert await read_all(there.store, writer.key) == []
 
 
 async def test_a_lease_is_free_at_once_though_the_clock_is_not_known_well(harness: UrlHarness) -> None:
