@@ -39,7 +39,8 @@ class PostgresHarness(Harness):
         self.server = server
         self.pooler = pooler
         # Each acquisition, open and release is a commit, and through a pooler it is planned anew.
-        self.lease_seconds = 1.2 if pooler is None else 2.0
+        self.short_seconds = 0.6
+        self.lease_seconds = 2.0 if pooler is None else 3.0
         self.capabilities = FEW_ABILITIES if isinstance(server, ForeignServer) else ABILITIES
         self.name = "postgresql"
         self.schema = f"test_{self.token}"

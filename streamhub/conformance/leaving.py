@@ -119,7 +119,7 @@ async def _only(expected: set[asyncio.Task[Any]]) -> None:
     with suppress(TimeoutError):
         await until(lambda: live_tasks() <= expected, 5.0)
     left = [f"{task.get_name()}: {task.get_coro()}" for task in live_tasks() - expected]
-    assert left == []
+    assert left == [], left
 
 
 class _PlainFeeds(FaultyCancels):
