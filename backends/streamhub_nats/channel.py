@@ -25,6 +25,7 @@ from streamhub.errors import BackendUnavailableError, StreamHubError
 from streamhub_nats.faults import forbidden, unavailable
 
 CLOSE_SECONDS = 2.0
+AGAIN_SECONDS = 1.0
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "(?P<subject>[^"]*)"', re.IGNORECASE)
 
@@ -114,8 +115,11 @@ class Channel:
         headers: dict[str, str] | None = None,
         *,
         is_last: Callable[[Msg], bool] = lambda message: True,
+        repeat: bool = False,
     ) -> list[Msg]:
         """Publish, and return the answers up to the last.
+
+        With ``repeat`` the question is asked again each second: while a leader is elected, nobody may answer the first.
 
         Raises:
             BackendUnavailableError: the connection ended, or the last answer did not come in time.
@@ -129,6 +133,8 @@ class Channel:
         try:
             # The queue has no bound and the buffer no limit, so this never waits: it cannot be cancelled half-way.
             await self._publish(subject, payload, reply, headers)
+            while repeat and not (await asyncio.wait([call.done], timeout=AGAIN_SECONDS))[0]:
+                await self._publish(subject, payload, reply, headers)
             await call.done
         except TimeoutError as exc:
             raise unavailable(self.where, exc) from exc

@@ -25,6 +25,7 @@ from streamhub_nats.faults import (
 from streamhub_nats.stamps import nanoseconds
 
 _STATUS = "Status"
+_HARMLESS = ("STREAM.INFO.", "STREAM.MSG.GET.")
 _FIRST_PAUSE_SECONDS = 0.002
 _LONGEST_PAUSE_SECONDS = 0.05
 
@@ -223,7 +224,8 @@ class Ledger:
     ) -> dict[str, Any] | None:
         """Call the JetStream API; None for the error that ``may_miss`` names."""
         channel = channel or await self._connection.channel()
-        (answer,) = await channel.ask(f"{self._connection.api}.{endpoint}", json.dumps(query).encode())
+        question = f"{self._connection.api}.{endpoint}", json.dumps(query).encode()
+        (answer,) = await channel.ask(*question, repeat=endpoint.startswith(_HARMLESS))
         if answer.headers and answer.headers.get(_STATUS) == "503":
             raise BackendUnavailableError(
                 f"{channel.where}: nobody answers for JetStream: it is not enabled, or has no leader now"

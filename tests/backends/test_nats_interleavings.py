@@ -189,6 +189,26 @@ async def test_one_of_many_asks_for_the_time(harness: UrlHarness, monkeypatch: p
     assert asked == 1
 
 
+async def test_a_question_that_nobody_answers_is_asked_again(
+    harness: UrlHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = await harness.make()
+    client = (await backend_session(backend).server.channel()).client
+    publish, lost = client.publish, 0
+
+    async def losing(subject: str, *args: Any, **more: Any) -> None:
+        nonlocal lost
+        if ".STREAM.INFO." in subject and not lost:
+            lost += 1  # as where it comes to servers that are about to elect a leader
+        else:
+            await publish(subject, *args, **more)
+
+    monkeypatch.setattr(client, "publish", losing)
+    async with asyncio.timeout(4):
+        await backend.ping()
+    assert lost == 1
+
+
 # -- Closing -----------------------------------------------------------------------------------------------------------
 
 
