@@ -6,11 +6,13 @@ someone may have made the stream, or changed it, by hand.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import time
 from collections.abc import Mapping
 from typing import Any, cast
 
-from streamhub.errors import ConfigError
+from streamhub.errors import BackendUnavailableError, ConfigError
 from streamhub_nats.channel import Channel
 from streamhub_nats.faults import STREAM_NOT_FOUND
 from streamhub_nats.ledger import Ledger
@@ -20,6 +22,7 @@ from streamhub_nats.options import NatsOptions
 OLDEST = (2, 11)
 
 _FIRST_SEQUENCES = 2**31
+_PAUSE_SECONDS = 0.05
 
 _NAME_IN_USE = 10058
 
@@ -86,10 +89,21 @@ async def prepare(ledger: Ledger, fields: Mapping[str, Any], options: NatsOption
         wish = {"name": name, **_creating(ledger, fields, options)}
         found = await ledger.call(f"STREAM.CREATE.{name}", wish, may_miss=_NAME_IN_USE, channel=channel)
     if found is None:  # another process has been quicker, perhaps with other options
-        found = await ledger.call(f"STREAM.INFO.{name}", {}, channel=channel)
-    assert found is not None  # noqa: S101 - a missing stream raises here
+        found = await _appeared(ledger, options, channel)
     _check(name, found["config"], fields, options)
     ledger.replicas = found["config"].get("num_replicas", 1)
+
+
+async def _appeared(ledger: Ledger, options: NatsOptions, channel: Channel) -> dict[str, Any]:
+    """Return what is known of a stream whose name is taken: a cluster shows it once a majority has agreed to it."""
+    deadline = time.monotonic() + options.timeout_seconds
+    while True:
+        found = await ledger.call(f"STREAM.INFO.{ledger.name}", {}, may_miss=STREAM_NOT_FOUND, channel=channel)
+        if found is not None:
+            return found
+        if time.monotonic() > deadline:
+            raise BackendUnavailableError(f"{channel.where} has not made the JetStream stream {ledger.name!r} yet")
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def _creating(ledger: Ledger, fields: Mapping[str, Any], options: NatsOptions) -> dict[str, Any]:

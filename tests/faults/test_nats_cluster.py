@@ -14,6 +14,7 @@ import servers
 from nats_faults import harness_on
 from nats_servers import NatsCluster, clustered, free_port
 from proxy import Proxy, proxied
+from streamhub_nats import NatsBackend
 from test_nats_faults import begun, steal
 from work import assert_whole
 
@@ -177,6 +178,21 @@ async def test_a_server_in_lame_duck_mode_is_left_without_loss() -> None:
                 leader.stop()
 
             assert await work_through(harness, pairs=5, disturb=disturb, rounds=1) < PATIENCE
+
+
+async def test_processes_that_start_together_make_the_streams_of_a_new_namespace_once(cluster: NatsCluster) -> None:
+    for _ in range(3):
+        async with harness_on(cluster.url, replicas=3, timeout_seconds=10) as harness:
+            backends = [NatsBackend(str(harness.url)) for _ in range(6)]
+            try:
+                await asyncio.gather(*(backend.connect() for backend in backends))
+                writer = await begun(backends[0], harness.unique_key())
+                await writer.append(b"first")
+                for backend in backends:
+                    assert await read_all(backend.store, writer.key) == [b"first"]
+            finally:
+                for backend in backends:
+                    await backend.aclose()
 
 
 async def test_replicas_ask_for_longer_leases(cluster: NatsCluster) -> None:
