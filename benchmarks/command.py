@@ -49,7 +49,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--backend",
         action="append",
-        help="memory, sqlite, redis, postgresql (a server is started) or a URL; repeatable; default: the first two",
+        help="memory, sqlite, redis, postgresql, nats, nats-r3 (servers are started) or a URL; default: the first two",
     )
     parser.add_argument("--rounds", type=int, help="how often everything is measured; default: 5, 1 with --quick")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all rounds to a file, too")

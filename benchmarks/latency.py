@@ -46,7 +46,12 @@ async def measure(place: Place, scale: Scale) -> list[Figure]:
         value=100 * min(1.0, (load.seconds + load.warmup_seconds) / took),
         better="more",
     )
-    return [*latency_figures(what, latencies, await floor_of(place).latencies_ns(load)), kept]
+    floor = floor_of(place)
+    figures = [*latency_figures(what, latencies, await floor.latencies_ns(load)), kept]
+    by_hand = await floor.latencies_by_hand_ns(load)
+    if by_hand is not None:
+        figures += latency_figures(f"{what}, beside what is written by hand", latencies, by_hand)
+    return figures
 
 
 async def publish(

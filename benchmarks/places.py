@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from benchmarks.servers import postgres_server, redis_server
+from benchmarks.servers import nats_cluster, nats_server, postgres_server, redis_server
 from streamhub import Hub
 
 EMBEDDED = ("memory", "sqlite")
 
-OWN = (*EMBEDDED, "redis", "postgresql")
+OWN = (*EMBEDDED, "redis", "postgresql", "nats", "nats-r3")
 """Backends whose data is made for a measurement, and gone after it."""
 
 
@@ -62,6 +62,10 @@ def fresh_place(backend: str, directory: Path | None) -> Generator[Place]:
             url = stack.enter_context(redis_server())
         elif backend == "postgresql":
             url = stack.enter_context(postgres_server())
+        elif backend == "nats":
+            url = stack.enter_context(nats_server())
+        elif backend == "nats-r3":
+            url = stack.enter_context(nats_cluster())
         yield Place(url, f"bench:{token}:", folder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 PERSISTENCE = ("appendonly yes", "appendfsync everysec")
 """What docs/backends/redis.md recommends."""
@@ -37,3 +38,30 @@ def postgres_server() -> Generator[str]:
         raise SystemExit("--backend postgresql needs the extra `test`, which brings a server; or name one by its URL")
     with started(path, config=POSTGRES) as server:
         yield server.url
+
+
+@contextmanager
+def nats_server() -> Generator[str]:
+    """Run the newest nats-server there is a binary of, with streams in files, and yield its URL."""
+    from tests.nats_servers import started
+
+    with started(_nats()) as server:
+        yield server.url
+
+
+@contextmanager
+def nats_cluster() -> Generator[str]:
+    """Run three of them that replicate, and yield a URL of streams with three copies."""
+    from tests.nats_servers import clustered
+
+    with clustered(_nats()) as cluster:
+        yield f"{cluster.url}?replicas=3"
+
+
+def _nats() -> Path:
+    from tests.nats_servers import NEWEST, binary
+
+    path = binary(NEWEST)
+    if path is None:
+        raise SystemExit("--backend nats needs the extra `test`, which brings a server; or name one by its URL")
+    return path

@@ -48,6 +48,11 @@ AIMS: dict[tuple[str, str], float] = {
     ("redis", "10000 subscribers on 1000 streams, 1/s each, two processes, p50"): 1.0,
     ("redis", "10000 subscribers on 1000 streams, 1/s each, two processes: sockets of the subscribers' process"): 3,
     ("redis", "cancel() to the interrupted producer, two processes, p50"): 0.5,
+    ("nats", "1 producer"): 50_000,
+    ("nats", "64 producers"): 80_000,
+    ("nats", "10000 chunks, packed"): 30.0,
+    ("nats", "1000 subscribers on 100 streams, 10/s each, two processes, p50"): 1.5,
+    ("nats", "1000 subscribers on 100 streams, 10/s each, two processes: sockets of the subscribers' process"): 3,
 }
 """What a figure should reach on a small machine: orientation only. The share of the floor is what judges."""
 

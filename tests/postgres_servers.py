@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import postgres_fetched
-
 NEWEST = "18"
 
 # Version: the folders that may have its binaries.
@@ -56,7 +54,11 @@ def binaries(version: str) -> Path | None:
         if spec is not None and spec.submodule_search_locations:
             return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
     folder = MACHINE / version / "bin"
-    return folder if (folder / "postgres").exists() else postgres_fetched.binaries(version, clients=binaries(NEWEST))
+    if (folder / "postgres").exists():
+        return folder
+    import postgres_fetched  # the benchmarks, which want the newest only, do not find it
+
+    return postgres_fetched.binaries(version, clients=binaries(NEWEST))
 
 
 def pooler() -> Path | None:

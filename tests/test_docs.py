@@ -36,9 +36,11 @@ RUNNER = Path(__file__).parent / "docs_runner.py"
 EXPECTED: dict[str, Counter[str]] = {
     "README.md": Counter({"run": 2, "output": 2, "not run": 5}),
     "docs/architecture.md": Counter({"excerpt": 1, "not run": 2}),
+    "docs/backends/nats.md": Counter({"run": 1, "not run": 2}),
     "docs/backends/postgresql.md": Counter({"run": 1, "not run": 5}),
     "docs/backends/redis.md": Counter({"run": 1, "not run": 2}),
     "docs/backends/sqlite.md": Counter({"run": 1}),
+    "docs/choose-a-backend.md": Counter({"not run": 1}),
     "docs/conformance.md": Counter({"not run": 4}),
     "docs/orphan-worker.md": Counter({"run": 3, "output": 1}),
     "docs/tutorial.md": Counter({"run": 25, "output": 21}),

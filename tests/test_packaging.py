@@ -19,7 +19,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PACKAGES = ("streamhub", "streamhub_memory", "streamhub_sqlite", "streamhub_redis", "streamhub_postgres")
+PACKAGES = (
+    "streamhub",
+    "streamhub_memory",
+    "streamhub_sqlite",
+    "streamhub_redis",
+    "streamhub_postgres",
+    "streamhub_nats",
+)
 PIP = "pip==23.2.1"  # the oldest that must work
 
 pytestmark = pytest.mark.timeout(90)
@@ -207,12 +214,14 @@ def test_wheel_declares_the_command_and_every_backend(wheel: Path) -> None:
         declared = archive.read(name).decode()
 
     assert "streamhub = streamhub.cli:main" in declared
-    for scheme in ("memory", "sqlite", "redis"):
+    for scheme in ("memory", "sqlite", "redis", "nats"):
         assert f"{scheme} = streamhub_{scheme}:" in declared
     for scheme in ("rediss", "unix", "redis+sentinel", "redis+cluster"):
         assert f"{scheme} = streamhub_redis:" in declared
     for scheme in ("postgresql", "postgres"):
         assert f"{scheme} = streamhub_postgres:" in declared
+    for scheme in ("tls", "ws", "wss"):
+        assert f"{scheme} = streamhub_nats:" in declared
     assert "pytest11" not in declared  # it would load streamhub into every user's test run
 
 

@@ -18,6 +18,7 @@ FLOORS: dict[str, str] = {
     "redis": "benchmarks.floors.redis:RedisFloor",
     "postgresql": "benchmarks.floors.postgres:PostgresFloor",
     "postgres": "benchmarks.floors.postgres:PostgresFloor",
+    "nats": "benchmarks.floors.nats:NatsFloor",
 }
 
 

@@ -71,6 +71,10 @@ class Floor:
         """Carry a load from one process to another; return each chunk's latency."""
         return None
 
+    async def latencies_by_hand_ns(self, load: Load) -> Sequence[int] | None:
+        """The same as it is written by hand most often."""
+        return None
+
     async def crowd_latencies_ns(self, load: Load, subscribers: int) -> Sequence[int] | None:
         """Carry a load from one process to many readers in another; return each delivery's latency."""
         return None

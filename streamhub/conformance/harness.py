@@ -46,6 +46,7 @@ class Harness:
     Attributes:
         name: the backend's name, for messages.
         url: lets a second process connect to the same data; None if none can.
+        leases_url, cancels_url: where leases and cancel requests live, if elsewhere.
         capabilities: the optional abilities, of ``CAPABILITIES``.
         short_seconds: the shortest retention the cases ask for; raise it for a server with coarser times.
         lease_seconds: how long the cases' leases last, or as long as the backend's shortest one; raise it for a slow
@@ -55,6 +56,8 @@ class Harness:
 
     name: str = "backend"
     url: str | None = None
+    leases_url: str | None = None
+    cancels_url: str | None = None
     capabilities: frozenset[str] = frozenset()
     short_seconds: float = 0.3
     idle_seconds: float = 1.0
@@ -116,7 +119,12 @@ class Harness:
         """
         self.require("processes")
         assert self.url is not None, "a harness that declares processes has a url"
-        peer = await start_peer(self.url, clock_skew_seconds=clock_skew_seconds)
+        peer = await start_peer(
+            self.url,
+            leases_url=self.leases_url,
+            cancels_url=self.cancels_url,
+            clock_skew_seconds=clock_skew_seconds,
+        )
         try:
             yield peer
         finally:

@@ -153,10 +153,11 @@ class LeavingTests(ContractTests):
 
     async def test_a_subscriber_cancelled_at_any_await_leaves_nothing(self, harness: Harness) -> None:
         """K4: A subscriber cancelled at any await leaves no task, connection or waiter."""
+        elsewhere = await harness.make()  # before the tasks are counted: a connection may have some of its own
         async with _watched(harness) as watched:
             hub, ended, live = watched.hub, harness.unique_key("ended"), harness.unique_key("live")
             await produce_all(hub, ended, words(3))
-            talking = asyncio.create_task(_talk(await harness.make(), live))
+            talking = asyncio.create_task(_talk(elsewhere, live))
             await replay_some(hub, live, 1, wait=PATIENCE_SECONDS)
             watched.add(talking)
             for scenario in (
@@ -172,10 +173,11 @@ class LeavingTests(ContractTests):
 
     async def test_a_subscriber_that_breaks_off_leaves_nothing(self, harness: Harness) -> None:
         """K4: … leaves no task, connection or waiter; so does one left by `break`."""
+        elsewhere = await harness.make()
         async with _watched(harness) as watched:
             hub, ended, live = watched.hub, harness.unique_key("ended"), harness.unique_key("live")
             await produce_all(hub, ended, words(3))
-            await leave_unfinished(await harness.make(), live, words(3), lease_seconds=600.0)
+            await leave_unfinished(elsewhere, live, words(3), lease_seconds=600.0)
             for key in (ended, live):
                 for _ in range(3):
                     async for _ in hub.subscribe(key):
@@ -298,10 +300,11 @@ class LeavingTests(ContractTests):
 
     async def test_a_thousand_attachments_leave_nothing(self, harness: Harness) -> None:
         """K5: 1 000 attach/detach leave all counts at zero."""
+        elsewhere = [await harness.make() for _ in range(10)]
         async with _watched(harness) as watched:
-            keys = [harness.unique_key() for _ in range(10)]
-            for key in keys:
-                await leave_unfinished(await harness.make(), key, words(2), lease_seconds=600.0)
+            keys = [harness.unique_key() for _ in elsewhere]
+            for key, backend in zip(keys, elsewhere, strict=True):
+                await leave_unfinished(backend, key, words(2), lease_seconds=600.0)
             for _ in range(20):
                 async with asyncio.TaskGroup() as group:
                     for key in keys * 5:

@@ -15,6 +15,9 @@ from typing import Any
 URL_VARIABLE = "STREAMHUB_CONFORMANCE_URL"
 """Names the data; an environment variable, because process lists show arguments and URLs hold passwords."""
 
+LEASES_URL_VARIABLE = "STREAMHUB_CONFORMANCE_LEASES_URL"
+CANCELS_URL_VARIABLE = "STREAMHUB_CONFORMANCE_CANCELS_URL"
+
 SKEW_VARIABLE = "STREAMHUB_CONFORMANCE_SKEW_SECONDS"
 
 START_SECONDS = 30.0
@@ -124,9 +127,13 @@ class Peer:
                     answer.set_exception(PeerGoneError("the second process has ended"))
 
 
-async def start_peer(url: str, *, clock_skew_seconds: float = 0.0) -> Peer:
-    """Start a second process on ``url`` and wait until it is connected."""
-    environment = os.environ | {
+async def start_peer(
+    url: str, *, leases_url: str | None = None, cancels_url: str | None = None, clock_skew_seconds: float = 0.0
+) -> Peer:
+    """Start a second process on ``url`` and wait until it is connected; leases and cancels may live elsewhere."""
+    parts = {LEASES_URL_VARIABLE: leases_url, CANCELS_URL_VARIABLE: cancels_url}
+    environment = os.environ | {name: part for name, part in parts.items() if part is not None}
+    environment |= {
         URL_VARIABLE: url,
         SKEW_VARIABLE: repr(clock_skew_seconds),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),

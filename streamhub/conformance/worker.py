@@ -1,7 +1,8 @@
 """The second process: ``python -m streamhub.conformance.worker``, driven through its standard input and output.
 
-It opens the backend that ``STREAMHUB_CONFORMANCE_URL`` names and does what ``Peer.call`` asks: a method of a part of
-the backend, or one of the commands below, which are the public methods of ``Worker``.
+It opens the backend that ``STREAMHUB_CONFORMANCE_URL`` names (leases and cancels may live elsewhere) and does what
+``Peer.call`` asks: a method of a part of the backend, or one of the commands below, which are the public methods of
+``Worker``.
 """
 
 from __future__ import annotations
@@ -15,10 +16,18 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from streamhub import Hub
-from streamhub.conformance.process import MAX_LINE_BYTES, SKEW_VARIABLE, URL_VARIABLE, pack, unpack
+from streamhub.conformance.mixed import open_parts
+from streamhub.conformance.process import (
+    CANCELS_URL_VARIABLE,
+    LEASES_URL_VARIABLE,
+    MAX_LINE_BYTES,
+    SKEW_VARIABLE,
+    URL_VARIABLE,
+    pack,
+    unpack,
+)
 from streamhub.errors import StreamHubError
 from streamhub.protocols import Backend
-from streamhub.registry import open_url
 from streamhub.settings import HubSettings
 from streamhub.types import Append, Appended, Chunk, End, Offset
 
@@ -253,7 +262,9 @@ def _skew_clock(seconds: float) -> None:
 
 
 async def _main() -> None:
-    backend, _ = open_url(os.environ[URL_VARIABLE])
+    backend = open_parts(
+        os.environ[URL_VARIABLE], os.environ.get(LEASES_URL_VARIABLE), os.environ.get(CANCELS_URL_VARIABLE)
+    )
     await backend.connect()
     requests = asyncio.StreamReader(limit=MAX_LINE_BYTES)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), sys.stdin)

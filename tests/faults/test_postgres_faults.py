@@ -17,6 +17,7 @@ from postgres_proxy import proxied
 from postgres_servers import QUICK, PostgresServer, started
 from postgres_support import PostgresHarness, connected
 from streamhub_postgres import PostgresBackend
+from work import ROUNDS
 
 from streamhub import Hub, HubSettings
 from streamhub.conformance.drive import UNPOLLED, data_of, reading, replay, soon, words
@@ -25,7 +26,6 @@ from streamhub.conformance.writer import Writer, append, described, read_all
 from streamhub.errors import BackendUnavailableError, HubClosedError, StreamHubError
 from streamhub.types import COMPLETED, Lease, Read, RunRef
 
-ROUNDS = int(os.environ.get("STREAMHUB_FAULT_ROUNDS", "1"))
 TIMES = "timeout_seconds=3&connect_seconds=3"
 
 

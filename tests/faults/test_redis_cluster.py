@@ -11,8 +11,9 @@ import pytest
 import servers
 from proxy import proxied
 from redis_cluster import BUS_OFFSET, Cluster, Migration, clustered
-from redis_faults import PATIENCE, ROUNDS, STEADY, admin, assert_whole, harness_on, work_under
+from redis_faults import admin, harness_on
 from redis_servers import RedisServer, free_port
+from work import PATIENCE, ROUNDS, STEADY, assert_whole, work_under
 
 from streamhub import BackendUnavailableError, ProducerCancelledError
 from streamhub.conformance.drive import UNPOLLED, data_of, produce_all, reading, replay, send_all, soon, words

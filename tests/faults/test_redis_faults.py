@@ -13,23 +13,10 @@ from typing import Any
 import pytest
 import servers
 from proxy import Proxy, proxied
-from redis_faults import (
-    PATIENCE,
-    ROUNDS,
-    STEADY,
-    admin,
-    assert_whole,
-    connections_of,
-    harness_on,
-    kill_clients,
-    log_files,
-    memory_limited,
-    through,
-    whole_or_told,
-    work_under,
-)
+from redis_faults import admin, connections_of, harness_on, kill_clients, log_files, memory_limited, through
 from redis_servers import RedisServer, free_port, started, wait_until
 from streamhub_redis import scripts
+from work import PATIENCE, ROUNDS, STEADY, assert_whole, whole_or_told, work_under
 
 from streamhub import (
     Backend,

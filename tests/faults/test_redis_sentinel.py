@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import servers
-from redis_faults import PATIENCE, ROUNDS, STEADY, admin, assert_whole, harness_on, work_under
+from redis_faults import admin, harness_on
 from redis_sentinel import SERVICE, SentinelSetup, watched
 from redis_servers import RedisServer, started
+from work import PATIENCE, ROUNDS, STEADY, assert_whole, work_under
 
 from streamhub import BackendUnavailableError, DataLostError, StreamReplacedError
 from streamhub.conformance.drive import UNPOLLED, data_of, produce_all, reading, replay, send_all, soon, words

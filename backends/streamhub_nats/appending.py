@@ -1,0 +1,99 @@
+"""Append: one record behind the newest one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from streamhub.errors import StreamHubError
+from streamhub.records import pack_chunks
+from streamhub.rules import admit_append
+from streamhub.types import Append, Appended
+from streamhub_nats.agenda import Agenda
+from streamhub_nats.chain import Chain, crowded
+from streamhub_nats.concurrently import concurrently
+from streamhub_nats.ledger import OvertakenError
+from streamhub_nats.session import ATTEMPTS
+from streamhub_nats.stored import Stored, milliseconds
+from streamhub_nats.trimming import Trimmer
+
+
+class Appender:
+    """Stores appends; those of different streams at the same time."""
+
+    def __init__(self, chain: Chain, agenda: Agenda, trimmer: Trimmer) -> None:
+        self._chain = chain
+        self._agenda = agenda
+        self._trimmer = trimmer
+
+    async def append(self, batch: Sequence[Append]) -> list[Appended | StreamHubError]:
+        """Store appends; see ``StreamStore.append``."""
+        return await concurrently(batch, self._answer)
+
+    async def _answer(self, item: Append) -> Appended | StreamHubError:
+        try:
+            return await self._append(item)
+        except StreamHubError as exc:
+            self._chain.tails.drop(item.key)
+            return exc.with_traceback(None)
+
+    async def _append(self, item: Append) -> Appended:
+        known = self._chain.tails.get(item.key)
+        if known is not None and await self._fits(known, item):
+            # What this process wrote last is the newest, as a rule. If it is not, nothing is written.
+            try:
+                return await self._store(known, item)
+            except OvertakenError:
+                self._chain.tails.drop(item.key)
+        for _ in range(ATTEMPTS):
+            stored = await self._chain.stored(item.key)
+            done = await self._decide(stored, item)
+            if done is not None or stored is None:
+                return done or Appended(item.last)
+            try:
+                return await self._store(stored, item)
+            except OvertakenError:
+                continue
+        raise crowded(item.key)
+
+    async def _fits(self, known: Stored, item: Append) -> bool:
+        info = known.info(item.key, await self._chain.now())
+        try:
+            return admit_append(info, item, nonce_at_first=None, end_nonce=None) is None
+        except StreamHubError:
+            return False  # it must be refused for what is stored, not for what was known
+
+    async def _decide(self, stored: Stored | None, item: Append) -> Appended | None:
+        info = nonce_at_first = end_nonce = None
+        if stored is not None:
+            info = stored.info(item.key, await self._chain.now())
+            end_nonce = stored.end_nonce
+            if info is not None and item.chunks and item.generation == info.generation and item.first <= info.tail:
+                place = await self._chain.locate(stored, item.first)
+                nonce_at_first = None if place is None else place[1].nonce
+        return admit_append(info, item, nonce_at_first=nonce_at_first, end_nonce=end_nonce)
+
+    async def _store(self, base: Stored, item: Append) -> Appended:
+        chain, retention = self._chain, base.opening.retention
+        metadata = b"" if item.metadata is None else json.dumps(item.metadata, ensure_ascii=False).encode()
+        record = base.followed_by(
+            "append",
+            state="open" if item.end is None else "ended",
+            tail=item.last,
+            size_bytes=base.record.size_bytes + sum(map(len, item.chunks)),
+            begins=item.first,
+            nonce=item.nonce,
+            head_bytes=len(metadata),
+            end=item.end,
+            life_ms=milliseconds(retention.unfinished_seconds if item.end is None else retention.ended_seconds),
+        )
+        record = await self._trimmer.trimmed(base, record, item)
+        body = metadata + (pack_chunks(item.chunks) if item.chunks else b"")
+        stored = await chain.write(item.key, record, body, base=base, opening=base.opening)
+        if item.end is None:
+            chain.tails.put(item.key, stored)
+        else:
+            chain.tails.drop(item.key)
+            await self._agenda.arm(item.key, record.life_ms)
+        await self._trimmer.erase(item.key, record, ended=item.end is not None)
+        return Appended(item.last)

@@ -1,0 +1,270 @@
+"""One connection of the driver's, until its first error.
+
+Nothing reconnects behind anybody's back: what was published meanwhile would be lost without a word, and the next server
+may be another version. Whoever needs a connection opens the next one.
+
+Answers come to one inbox of the connection's own, so that a call has any number of them, and ends at once when the
+connection does or when the server refuses a subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error, SlowConsumerError
+
+from streamhub.errors import BackendUnavailableError, StreamHubError
+from streamhub_nats.faults import forbidden, unavailable
+
+CLOSE_SECONDS = 2.0
+AGAIN_SECONDS = 1.0
+
+_DENIED = re.compile(r'permissions violation for (publish|subscription) to "(?P<subject>[^"]*)"', re.IGNORECASE)
+
+_PENDING_MESSAGES = 65536
+_PENDING_BYTES = 64 * 1024 * 1024
+
+
+class _Call:
+    """A question on its way."""
+
+    __slots__ = ("answers", "done", "is_last", "subject")
+
+    def __init__(self, subject: str, is_last: Callable[[Msg], bool]) -> None:
+        self.subject = subject.lower()
+        self.is_last = is_last
+        self.answers: list[Msg] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def expire(self) -> None:
+        if not self.done.done():
+            self.done.set_exception(TimeoutError())
+
+    def fail(self, error: StreamHubError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Channel:
+    """A connection. It is given its client by ``dialling``."""
+
+    def __init__(
+        self,
+        where: str,
+        *,
+        inbox: str,
+        timeout_seconds: float,
+        on_end: Callable[[StreamHubError], None],
+        on_slow: Callable[[str], None] = lambda subject: None,
+    ) -> None:
+        """Begin without a client.
+
+        Args:
+            where: what messages call the servers.
+            inbox: what the subjects of answers begin with.
+            timeout_seconds: how long a call waits.
+            on_end: called once, with the error that ended the connection, unless it is closed.
+            on_slow: called with the subject of a message that was dropped.
+        """
+        self.where = where
+        self.client = Client()
+        self.error: StreamHubError | None = None
+        self._timeout_seconds = timeout_seconds
+        self._inbox = f"{inbox}.{secrets.token_hex(8)}"
+        self._on_end = on_end
+        self._on_slow = on_slow
+        self._numbers = itertools.count(1)
+        self._calls: dict[str, _Call] = {}
+        self._denied: dict[str, StreamHubError] = {}
+        self.reason: BaseException | None = None
+        self._closing = False
+        self._wanted: dict[str, Subscription] = {}
+
+    @property
+    def usable(self) -> bool:
+        """Whether calls may be made."""
+        return self.error is None and self.client.is_connected
+
+    async def prepare(self) -> None:
+        """Begin to receive answers; called once the client is connected."""
+        # The driver tells of the end by a callback, but not if the peer resets the connection while it says goodbye.
+        reading: asyncio.Task[None] = getattr(self.client, "_reading_task")  # noqa: B009 - private
+        reading.add_done_callback(self._stopped)
+        await self._subscribe(f"{self._inbox}.*", self._answered, messages=0, size_bytes=0)
+
+    async def _subscribe(
+        self, subject: str, receive: Callable[[Msg], Awaitable[None]], *, messages: int, size_bytes: int
+    ) -> Subscription:
+        # A limit of 0 is none.
+        return await self.client.subscribe(  # pyright: ignore[reportUnknownMemberType] - an untyped future among others
+            subject, cb=receive, pending_msgs_limit=messages, pending_bytes_limit=size_bytes
+        )
+
+    async def ask(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        is_last: Callable[[Msg], bool] = lambda message: True,
+        repeat: bool = False,
+    ) -> list[Msg]:
+        """Publish, and return the answers up to the last.
+
+        With ``repeat`` the question is asked again each second: while a leader is elected, nobody may answer the first.
+
+        Raises:
+            BackendUnavailableError: the connection ended, or the last answer did not come in time.
+            ConfigError: the user may not publish there.
+        """
+        call = _Call(subject, is_last)
+        reply = f"{self._inbox}.{next(self._numbers)}"
+        self._calls[reply] = call
+        # A timer costs half of what asyncio.timeout does, and nothing else could cancel the wait.
+        timer = call.done.get_loop().call_later(self._timeout_seconds, call.expire)
+        try:
+            # The queue has no bound and the buffer no limit, so this never waits: it cannot be cancelled half-way.
+            await self._publish(subject, payload, reply, headers)
+            while repeat and not (await asyncio.wait([call.done], timeout=AGAIN_SECONDS))[0]:
+                await self._publish(subject, payload, reply, headers)
+            await call.done
+        except TimeoutError as exc:
+            raise unavailable(self.where, exc) from exc
+        finally:
+            timer.cancel()
+            del self._calls[reply]
+        return call.answers
+
+    async def _publish(self, subject: str, payload: bytes, reply: str, headers: dict[str, str] | None) -> None:
+        if self.error is not None or not self.client.is_connected:
+            raise BackendUnavailableError(f"{self.where} is not available: {self._said}")
+        try:
+            await self.client.publish(subject, payload, reply=reply, headers=headers)
+        except Error as exc:
+            raise unavailable(self.where, exc) from exc
+
+    @property
+    def _said(self) -> str:
+        return str(self.error or self.reason or "the connection is closed")
+
+    async def follow(self, subject: str, receive: Callable[[Msg], None]) -> None:
+        """Receive what is published on a subject from now on; the server has it on return.
+
+        Raises:
+            BackendUnavailableError: the connection ended.
+            ConfigError: the user may not subscribe to it.
+        """
+
+        async def received(message: Msg) -> None:
+            receive(message)
+
+        try:
+            subscription = await self._subscribe(
+                subject, received, messages=_PENDING_MESSAGES, size_bytes=_PENDING_BYTES
+            )
+        except Error as exc:
+            raise unavailable(self.where, exc) from exc
+        self._wanted[subject] = subscription
+
+    def follows(self, subject: str) -> bool:
+        """Say whether a subject's messages are received."""
+        return subject in self._wanted
+
+    def check_allowed(self, subject: str) -> None:
+        """Raise if the server has refused a subscription; it has said so before it answers what was asked later."""
+        error = self._denied.pop(subject.lower(), None)
+        if error is not None:
+            raise error
+
+    async def unfollow(self, subject: str) -> None:
+        """Receive nothing more of a subject."""
+        subscription = self._wanted.pop(subject, None)
+        if subscription is not None and self.usable:
+            try:
+                await subscription.unsubscribe()
+            except Error as exc:
+                raise unavailable(self.where, exc) from exc
+
+    # What the driver tells.
+
+    async def _answered(self, message: Msg) -> None:
+        call = self._calls.get(message.subject)
+        if call is None or call.done.done():
+            return
+        call.answers.append(message)
+        if call.is_last(message):
+            call.done.set_result(None)
+
+    async def told(self, exc: Exception) -> None:
+        """Take in what the driver says went wrong."""
+        if isinstance(exc, SlowConsumerError):
+            self._on_slow(exc.subject)
+            return
+        denied = _DENIED.search(str(exc))
+        if denied is None:
+            self.reason = exc
+            return
+        subject = denied["subject"].lower()
+        error = forbidden(self.where, denied[0])
+        if denied[1].lower() == "subscription":
+            self._denied[subject] = error
+        for call in list(self._calls.values()):
+            if call.subject == subject or subject.startswith(self._inbox.lower()):
+                call.fail(error)
+
+    async def ended(self) -> None:
+        """Take in that the connection is closed."""
+        self._end()
+
+    def _stopped(self, reading: asyncio.Task[None]) -> None:
+        if not reading.cancelled():
+            self.reason = reading.exception() or self.reason
+        self._end()
+        _abort(self.client)
+
+    def _end(self) -> None:
+        if self.error is not None:
+            return
+        self.error = unavailable(self.where, self.reason or self.client.last_error)
+        for call in list(self._calls.values()):
+            call.fail(BackendUnavailableError(str(self.error)))
+        if not self._closing:
+            self._on_end(self.error)
+
+    async def aclose(self) -> None:
+        """Close the connection; nobody is told, calls that wait fail."""
+        self._closing = True
+        await discard(self.client)
+        await self.ended()
+
+
+async def discard(client: Client) -> None:
+    """Close a client, in bounded time whatever state it is in."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.close()
+    except (TimeoutError, OSError, Error, AssertionError):
+        pass  # it could not say goodbye, or has never been connected
+    finally:
+        _abort(client)
+
+
+def _abort(client: Client) -> None:
+    subscriptions: dict[int, Any] = getattr(client, "_subs", {})
+    for subscription in list(subscriptions.values()):
+        task: asyncio.Task[None] | None = getattr(subscription, "_wait_for_msgs_task", None)
+        if task is not None:
+            task.cancel()
+    # The driver cannot drop a connection whose peer takes no more bytes: it waits for it. Nor one that is half made.
+    holder: Any = getattr(client, "_transport", None)
+    writer: Any = getattr(holder, "_io_writer", None) or getattr(holder, "_bare_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()

@@ -1,0 +1,245 @@
+"""One JetStream stream: its JSON API, called directly."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import math
+import time
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple, Protocol
+
+from nats.aio.msg import Msg
+
+from streamhub.errors import BackendUnavailableError
+from streamhub_nats.channel import Channel
+from streamhub_nats.faults import (
+    MESSAGE_NOT_FOUND,
+    SEQUENCE_NOT_FOUND,
+    STREAM_NOT_FOUND,
+    WRITE_IN_PROGRESS,
+    WRONG_LAST_SEQUENCE,
+    refusal,
+)
+from streamhub_nats.stamps import nanoseconds
+
+_STATUS = "Status"
+_HARMLESS = ("STREAM.INFO.", "STREAM.MSG.GET.")
+_FIRST_PAUSE_SECONDS = 0.002
+_LONGEST_PAUSE_SECONDS = 0.05
+
+
+class Message(NamedTuple):
+    """What is stored under a subject."""
+
+    subject: str
+    sequence: int
+    time_ns: int
+    data: bytes
+
+
+class OvertakenError(Exception):
+    """The last message of a subject is not the expected one; nothing was written."""
+
+
+class Connection(Protocol):
+    """Gives the connection for calls."""
+
+    @property
+    def api(self) -> str:
+        """What subjects of the JetStream API begin with."""
+        ...
+
+    @property
+    def timeout_seconds(self) -> float:
+        """How long a call may take."""
+        ...
+
+    async def channel(self) -> Channel:
+        """Return a connection to a server that has been looked at, making it if there is none."""
+        ...
+
+    def doubt(self) -> None:
+        """Look at the server again before the next call: a JetStream stream seems to be gone."""
+        ...
+
+
+class Ledger:
+    """A JetStream stream, by its name. Reads see every write that was acknowledged before they began.
+
+    With one replica, direct gets are answered by the one server that has it. With more, any of them answers those, so
+    what must be the newest is asked of the leader.
+    """
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        self.name = name
+        self.replicas = 1
+        self._connection = connection
+
+    async def last(self, subject: str) -> Message | None:
+        """Return the newest message of a subject."""
+        return await self._get({"last_by_subj": subject}, newest=True)
+
+    async def at(self, sequence: int) -> Message | None:
+        """Return the message of a sequence number; None if it is not there."""
+        return await self._get({"seq": sequence}, newest=False)
+
+    async def next(self, sequence: int, subject: str) -> Message | None:
+        """Return the first message of a subject from a sequence number on, as the leader has it."""
+        return await self._get({"seq": sequence, "next_by_subj": subject}, newest=True)
+
+    async def _get(self, query: dict[str, Any], *, newest: bool) -> Message | None:
+        if self.replicas > 1:
+            found = None if newest else await self._get_direct(query)
+            return found or await self._get_from_leader(query)
+        return await self._get_direct(query)
+
+    async def _get_direct(self, query: dict[str, Any]) -> Message | None:
+        channel = await self._connection.channel()
+        (answer,) = await channel.ask(f"{self._connection.api}.DIRECT.GET.{self.name}", json.dumps(query).encode())
+        return self._message(channel, answer)
+
+    async def _get_from_leader(self, query: dict[str, Any]) -> Message | None:
+        answer = await self.call(f"STREAM.MSG.GET.{self.name}", query, may_miss=MESSAGE_NOT_FOUND)
+        if answer is None:
+            return None
+        found = answer["message"]
+        data = base64.b64decode(found.get("data", ""))
+        return Message(found["subject"], found["seq"], nanoseconds(found["time"]), data)
+
+    async def run(self, sequence: int, subject: str, *, count: int, max_bytes: int) -> list[Message]:
+        """Return messages of a subject from a sequence number on, one at least if there is one.
+
+        They may be fewer than there are: a replica that is behind may have answered.
+        """
+        query = {"seq": sequence, "next_by_subj": subject, "batch": count, "max_bytes": max_bytes}
+        channel = await self._connection.channel()
+        answers = await channel.ask(
+            f"{self._connection.api}.DIRECT.GET.{self.name}",
+            json.dumps(query).encode(),
+            is_last=lambda message: bool(message.headers and _STATUS in message.headers),
+        )
+        return [found for answer in answers if (found := self._message(channel, answer)) is not None]
+
+    def _message(self, channel: Channel, answer: Msg) -> Message | None:
+        headers = answer.headers or {}
+        status = headers.get(_STATUS)
+        if status is not None:
+            if status == "503":
+                self._connection.doubt()
+            if status in ("204", "404"):
+                return None
+            raise BackendUnavailableError(f"{channel.where}: {self.name} does not answer now ({status})")
+        return Message(
+            headers["Nats-Subject"], int(headers["Nats-Sequence"]), nanoseconds(headers["Nats-Time-Stamp"]), answer.data
+        )
+
+    async def write(
+        self, subject: str, data: bytes, *, after: int, alone: bool = False, ttl_seconds: float | None = None
+    ) -> int:
+        """Write a message if the last one of its subject has sequence number ``after`` (0: there is none).
+
+        Args:
+            subject: of the message.
+            data: its contents.
+            after: what it must follow.
+            alone: remove all others of the subject in the same step.
+            ttl_seconds: after so long, in whole seconds, the server removes it.
+
+        Returns:
+            Its sequence number.
+
+        Raises:
+            OvertakenError: another message came first; or this very one did, in an attempt whose answer was lost.
+        """
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(after), "Nats-Expected-Stream": self.name}
+        if alone:
+            headers["Nats-Rollup"] = "sub"
+        if ttl_seconds is not None:
+            headers["Nats-TTL"] = f"{max(1, math.ceil(ttl_seconds))}s"
+        deadline = time.monotonic() + self._connection.timeout_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            answer = await self._published(subject, data, headers)
+            error = answer.get("error")
+            if error is None:
+                return int(answer["seq"])
+            code = error.get("err_code")
+            if code == WRONG_LAST_SEQUENCE:
+                raise OvertakenError
+            if code != WRITE_IN_PROGRESS:
+                raise refusal(self._where(await self._connection.channel()), error)
+            if time.monotonic() > deadline:
+                where = self._where(await self._connection.channel())
+                raise BackendUnavailableError(f"{where} has too few replicas to decide about an earlier write")
+            # A write to this subject has been proposed to the replicas and is not decided yet: this says nothing.
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def put(self, subject: str, data: bytes, *, ttl_seconds: float | None = None) -> int:
+        """Write a message in the place of all others of its subject."""
+        headers = {"Nats-Rollup": "sub", "Nats-Expected-Stream": self.name}
+        if ttl_seconds is not None:
+            headers["Nats-TTL"] = f"{max(1, math.ceil(ttl_seconds))}s"
+        answer = await self._published(subject, data, headers)
+        if "error" in answer:
+            raise refusal(self._where(await self._connection.channel()), answer["error"])
+        return int(answer["seq"])
+
+    async def _published(self, subject: str, data: bytes, headers: dict[str, str]) -> dict[str, Any]:
+        channel = await self._connection.channel()
+        (answer,) = await channel.ask(subject, data, headers)
+        if answer.headers and answer.headers.get(_STATUS) == "503":
+            self._connection.doubt()
+            raise BackendUnavailableError(f"{self._where(channel)} takes no messages now: it has no leader, or is gone")
+        return json.loads(answer.data)
+
+    async def erase(self, sequence: int) -> None:
+        """Remove a message; harmless when it is gone."""
+        query = {"seq": sequence, "no_erase": True}
+        await self.call(f"STREAM.MSG.DELETE.{self.name}", query, may_miss=SEQUENCE_NOT_FOUND)
+
+    async def information(self) -> dict[str, Any] | None:
+        """Return what the server says of it; None if it does not exist."""
+        return await self.call(f"STREAM.INFO.{self.name}", {}, may_miss=STREAM_NOT_FOUND)
+
+    async def subjects(self, pattern: str) -> AsyncIterator[str]:
+        """Yield the subjects that have messages."""
+        offset, total = 0, 1
+        while offset < total:
+            query = {"subjects_filter": pattern, "offset": offset}
+            answer = await self.call(f"STREAM.INFO.{self.name}", query)
+            assert answer is not None  # noqa: S101 - nothing may miss
+            found: dict[str, int] = answer["state"].get("subjects") or {}
+            for subject in found:
+                yield subject
+            total = answer.get("total", 0)
+            if not found:
+                return
+            offset += len(found)
+
+    async def call(
+        self, endpoint: str, query: dict[str, Any], *, may_miss: int | None = None, channel: Channel | None = None
+    ) -> dict[str, Any] | None:
+        """Call the JetStream API; None for the error that ``may_miss`` names."""
+        channel = channel or await self._connection.channel()
+        question = f"{self._connection.api}.{endpoint}", json.dumps(query).encode()
+        (answer,) = await channel.ask(*question, repeat=endpoint.startswith(_HARMLESS))
+        if answer.headers and answer.headers.get(_STATUS) == "503":
+            raise BackendUnavailableError(
+                f"{channel.where}: nobody answers for JetStream: it is not enabled, or has no leader now"
+            )
+        found: dict[str, Any] = json.loads(answer.data)
+        error = found.get("error")
+        if error is None:
+            return found
+        code = error.get("err_code")
+        if code == may_miss:
+            return None
+        if code == STREAM_NOT_FOUND:
+            self._connection.doubt()
+        raise refusal(self._where(channel), error)
+
+    def _where(self, channel: Channel) -> str:
+        return f"{channel.where}, {self.name},"

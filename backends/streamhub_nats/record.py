@@ -1,0 +1,176 @@
+"""What is stored of a stream: records, each with all that is needed to judge the stream by its newest one.
+
+A record is a line of JSON, and a body. Version 1 of the line::
+
+    {"v": 1, "kind": "open" | "append" | "touch" | "part" | "fence",
+     "generation": …, "state": "open" | "ended" | "deleted" | "expired",
+     "first": …, "tail": …, "size": …,      as they are once this record is stored
+     "open": [sequence, id],                the record that began the generation; sequence 0 is this one
+     "metadata": sequence,                  the record with the newest metadata; 0 is the one that began the generation
+     "life": ms, "fence": ms,               how long the stream lives from now, and its fence after that
+     "until": ms,                           this record is void if it was stored later (server's time)
+     "begins": index, "nonce": hex,         of an append
+     "head": bytes,                         how much of its body is metadata
+     "parts": sequence,                     its body begins in parts before it, the first one there
+     "end": {…},
+     "marks": [[level, sequence, last], …]}
+
+Bodies: of ``open`` and ``fence`` JSON (see ``Opening``), of ``append`` its metadata and its packed chunks.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
+
+from streamhub.errors import UnsupportedFormatError
+from streamhub.records import decode_end, decode_retention, decode_spans, encode_end, encode_retention, encode_spans
+from streamhub.types import End, Metadata, Retention, Span, StreamState
+from streamhub_nats.marks import Mark
+
+FORMAT = 1
+
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+Kind: TypeAlias = Literal["open", "append", "touch", "part", "fence"]
+
+
+class Record(NamedTuple):
+    """A record, its body apart. Zero stands for what it does not have.
+
+    A tuple, because one is made for each append and for each hint: a frozen dataclass takes five times as long.
+    """
+
+    kind: Kind
+    generation: int
+    state: StreamState
+    first: int
+    tail: int
+    size_bytes: int
+    opened_at: int
+    opening_id: str
+    metadata_at: int
+    life_ms: int
+    fence_ms: int
+    until_ms: int = 0
+    begins: int = 0
+    nonce: bytes = b""
+    head_bytes: int = 0
+    parts_at: int = 0
+    end: End | None = None
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def has_chunks(self) -> bool:
+        """Whether its body holds chunks."""
+        return self.kind == "append" and 0 < self.begins <= self.tail
+
+
+def read_versioned(data: bytes, known: int, what: str) -> dict[str, Any]:
+    """Read a JSON object whose format version, under ``"v"``, must be ``known``."""
+    try:
+        found: Any = json.loads(data)
+    except ValueError:
+        found = None
+    facts = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    if facts.get("v") != known:
+        raise UnsupportedFormatError(what, found=facts.get("v"), known=known)
+    return facts
+
+
+def write_record(record: Record, body: bytes = b"") -> bytes:
+    """Write a record with its body."""
+    # Written by hand, for this is done for each append: nothing but numbers, words of ours and hexadecimal digits.
+    line = (
+        f'{{"v":{FORMAT},"kind":"{record.kind}","generation":{record.generation},"state":"{record.state}"'
+        f',"first":{record.first},"tail":{record.tail},"size":{record.size_bytes}'
+        f',"open":[{record.opened_at},{_ENCODE(record.opening_id)}],"life":{record.life_ms},"fence":{record.fence_ms}'
+    )
+    numbers = (
+        ("metadata", record.metadata_at),
+        ("until", record.until_ms),
+        ("begins", record.begins),
+        ("head", record.head_bytes),
+        ("parts", record.parts_at),
+    )
+    for name, number in numbers:
+        if number:
+            line += f',"{name}":{number}'
+    if record.nonce:
+        line += f',"nonce":"{record.nonce.hex()}"'
+    if record.marks:
+        line += f',"marks":[{",".join([f"[{level},{at},{last}]" for level, at, last in record.marks])}]'
+    if record.end is not None:
+        line += f',"end":{encode_end(record.end)}'
+    return f"{line}}}\n".encode() + body
+
+
+def read_record(data: bytes) -> tuple[Record, bytes]:
+    """Read what ``write_record`` wrote.
+
+    Raises:
+        UnsupportedFormatError: a later release wrote it, or something else did.
+    """
+    line, _, body = data.partition(b"\n")
+    found = read_versioned(line, FORMAT, "a stream in nats")
+    opened_at, opening_id = found["open"]
+    record = Record(
+        kind=found["kind"],
+        generation=found["generation"],
+        state=found["state"],
+        first=found["first"],
+        tail=found["tail"],
+        size_bytes=found["size"],
+        opened_at=opened_at,
+        opening_id=opening_id,
+        metadata_at=found.get("metadata", 0),
+        life_ms=found["life"],
+        fence_ms=found["fence"],
+        until_ms=found.get("until", 0),
+        begins=found.get("begins", 0),
+        nonce=bytes.fromhex(found.get("nonce", "")),
+        head_bytes=found.get("head", 0),
+        parts_at=found.get("parts", 0),
+        end=decode_end(json.dumps(found["end"])) if "end" in found else None,
+        marks=tuple(map(Mark._make, found.get("marks", ()))),
+    )
+    return record, body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What stays the same for a generation."""
+
+    owner: str
+    run: str
+    attended: bool
+    spans: tuple[Span, ...]
+    retention: Retention
+    metadata: Metadata
+
+
+def write_opening(opening: Opening) -> bytes:
+    """Write the body of a record that begins a generation, or of a fence."""
+    facts = {
+        "owner": opening.owner,
+        "run": opening.run,
+        "attended": opening.attended,
+        "spans": encode_spans(opening.spans),
+        "retention": json.loads(encode_retention(opening.retention)),
+        "metadata": opening.metadata,
+    }
+    return json.dumps(facts, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def read_opening(body: bytes) -> Opening:
+    """Read what ``write_opening`` wrote."""
+    facts: dict[str, Any] = json.loads(body)
+    return Opening(
+        owner=facts["owner"],
+        run=facts["run"],
+        attended=facts["attended"],
+        spans=decode_spans(facts["spans"]),
+        retention=decode_retention(json.dumps(facts["retention"])),
+        metadata=facts["metadata"],
+    )
