@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 # The core, from the ground up. A module imports what stands in its own row or above, and no cycle arises.
 LAYERS = [
     ("errors", "types", "protocols"),
-    ("inputs", "records", "rules", "options", "observer", "settings", "registry"),
+    ("inputs", "records", "rules", "options", "observer", "settings", "registry", "kit"),
     ("tasks", "interrupt", "outage", "link", "cursor", "reader", "window"),
     ("lane", "committer", "feed", "keeper", "cancellation"),
     ("producer", "subscription", "run", "starter", "block", "canceller", "listing"),
@@ -37,7 +37,7 @@ LAYERS = [
 LAYER = {module: number for number, row in enumerate(LAYERS) for module in row}
 
 # What others may import: a backend the first group and the top level, the conformance suite the second one too.
-FOR_BACKENDS = {"", "errors", "types", "protocols", "rules", "records", "options", "inputs"}
+FOR_BACKENDS = {"", "errors", "types", "protocols", "rules", "records", "options", "inputs", "kit"}
 PUBLIC = FOR_BACKENDS | {"__init__", "settings", "observer", "registry", "conformance"}
 
 DRIVERS = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from streamhub.errors import ConfigError
+from streamhub.kit import Context
 from streamhub_nats.about import describe_server
 from streamhub_nats.cancels import NatsCancels
-from streamhub_nats.context import Context
 from streamhub_nats.dialling import Dialler
 from streamhub_nats.layout import wanted
 from streamhub_nats.leases import NatsLeases
@@ -35,7 +35,7 @@ class NatsBackend:
     def __init__(self, url: str) -> None:
         target, options = parse_url(url)
         self._options = options
-        self._context = Context()
+        self._context = Context("nats")
         self._server = Server(Dialler(target, options), options)
         self._notifications = Notifications(self._server.listener, where=target.where, api=self._server.api)
         names = Names(options.namespace)

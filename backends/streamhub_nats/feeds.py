@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from nats.aio.msg import Msg
 
 from streamhub.errors import StreamHubError
+from streamhub.kit import Inbox
 from streamhub.records import unpack_chunks
 from streamhub.types import Append, CancelRequest, Change, RunRef
-from streamhub_nats.inbox import Inbox
 from streamhub_nats.record import Record, read_record
 from streamhub_nats.requests import read_request
 from streamhub_nats.session import Session

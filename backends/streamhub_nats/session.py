@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
+from streamhub.kit import Context
 from streamhub_nats.clock import Clock
-from streamhub_nats.context import Context
 from streamhub_nats.ledger import Ledger
 from streamhub_nats.names import Names
 from streamhub_nats.notifications import Notifications

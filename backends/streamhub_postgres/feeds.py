@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 from streamhub.errors import StreamHubError
+from streamhub.kit import Inbox
 from streamhub.types import CancelRequest, Change, RunRef
 from streamhub_postgres.heads import read_append, read_request, run_topic, stream_topic
-from streamhub_postgres.inbox import Inbox
 from streamhub_postgres.session import Session
 
 Pending: TypeAlias = Callable[[Sequence[RunRef]], Awaitable[Sequence[CancelRequest | None]]]

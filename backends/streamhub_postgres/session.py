@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamhub_postgres.context import Context
+from streamhub.kit import Context
 from streamhub_postgres.lane import Job, Lane, T
 from streamhub_postgres.notifications import Notifications
 from streamhub_postgres.options import PostgresOptions
@@ -22,7 +22,7 @@ class Session:
     def __init__(self, target: Target, options: PostgresOptions) -> None:
         self.target = target
         self.options = options
-        self.context = Context()
+        self.context = Context("postgresql")
         self.appending = self._lane("appending")
         self.changing = self._lane("changing")
         self.reading = self._lane("reading")

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from redis.exceptions import ResponseError
 
+from streamhub.kit import Context
 from streamhub_redis.about import describe_server
 from streamhub_redis.cancels import RedisCancels
 from streamhub_redis.cluster import ClusterServer
-from streamhub_redis.context import Context
 from streamhub_redis.faults import refusal
 from streamhub_redis.leases import RedisLeases
 from streamhub_redis.names import Names
@@ -37,7 +37,7 @@ class RedisBackend:
         self._where = target.where
         cluster = target.kind == "cluster"
         self._server: Server = ClusterServer(target, options) if cluster else SingleServer(target, options)
-        self._context = Context()
+        self._context = Context("redis")
         self._notifications = Notifications(self._server, options, where=target.where)
         self._options = options
         session = Session(self._server, Names(options.prefix, target.db), options, self._context, self._notifications)

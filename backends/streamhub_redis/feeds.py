@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 from streamhub.errors import StreamHubError
+from streamhub.kit import Inbox
 from streamhub.types import CancelRequest, Change, RunRef
-from streamhub_redis.inbox import Inbox
 from streamhub_redis.notifications import Notifications
 from streamhub_redis.push import read_hint
 from streamhub_redis.requests import read_request

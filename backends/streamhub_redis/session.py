@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streamhub_redis.context import Context
+from streamhub.kit import Context
 from streamhub_redis.names import Names
 from streamhub_redis.node import Lane, Request
 from streamhub_redis.notifications import Notifications

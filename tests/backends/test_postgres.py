@@ -16,7 +16,6 @@ from postgres_support import TABLES, PostgresHarness, connected
 from streamhub_postgres import PostgresBackend
 from streamhub_postgres.appending import _portions
 from streamhub_postgres.heads import read_append, read_request, stream_topic, write_request, write_said
-from streamhub_postgres.inbox import MAX_ITEMS, Inbox
 from streamhub_postgres.records import page_of, records_of
 
 from streamhub.conformance.drive import produce_all, soon
@@ -30,6 +29,7 @@ from streamhub.errors import (
     StreamHubError,
     UnsupportedFormatError,
 )
+from streamhub.kit import MAX_ITEMS, Inbox
 from streamhub.types import COMPLETED, Append, CancelRequest, Change, End, Read, Retention, RunRef, Span
 
 HUGE = 2**63 - 10

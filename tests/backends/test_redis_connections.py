@@ -15,7 +15,6 @@ import redis_servers
 import servers
 from redis_support import RedisHarness, connected, until
 from streamhub_redis import RedisBackend
-from streamhub_redis.inbox import MAX_ITEMS, Inbox
 
 from streamhub import Hub
 from streamhub.conformance.writer import Writer, acquire, append, described, read_all
@@ -25,6 +24,7 @@ from streamhub.errors import (
     HubClosedError,
     StreamHubError,
 )
+from streamhub.kit import MAX_ITEMS, Inbox
 from streamhub.types import COMPLETED, Append, Change, Read, RunRef
 
 CERTIFICATE = Path(__file__).parent.parent / "data" / "localhost.pem"
