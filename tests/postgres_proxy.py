@@ -42,23 +42,8 @@ class PostgresConnection(Connection):
 class PostgresProxy(Proxy):
     """A proxy before a PostgreSQL server. A marker is looked for in all bytes of a request."""
 
-    async def _serve(self, client: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
-        server, server_writer = await asyncio.open_connection(*self.target)
-        connection = PostgresConnection(self, client_writer, server_writer)
-        connection.dead = self._dead
-        self.connections.add(connection)
-        pumps = [
-            asyncio.create_task(proxy._pump(client, server_writer, connection.ask)),
-            asyncio.create_task(proxy._pump(server, client_writer, connection.answer)),
-        ]
-        try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            self.connections.discard(connection)
-            server_writer.transport.abort()
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port, kind=PostgresConnection)
 
     def loss_for(self, command: object) -> proxy._Loss | None:
         (data,) = command  # all bytes that came together
