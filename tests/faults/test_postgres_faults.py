@@ -95,7 +95,7 @@ class Calls:
             "touch": lambda: backend.store.describe([key], touch=True),
             "keys": self._keys,
             "sweep": lambda: backend.store.sweep(10),
-            "acquire": lambda: backend.leases.acquire(key + "2", owner="other", run="run-2", ttl_seconds=60),
+            "acquire": lambda: backend.leases.acquire(key + " 2", owner="other", run="run-2", ttl_seconds=60),
             "renew": lambda: backend.leases.renew([lease]),
             "holders": lambda: backend.leases.holders([key]),
             "release": lambda: backend.leases.release(lease),
@@ -197,7 +197,7 @@ async def test_a_reply_lost_after_the_commit_costs_nothing(server: PostgresServe
             if name == "resume":
                 assert [span.first for span in again.spans] == [1, 2]  # pyright: ignore
             if name == "acquire":
-                assert [holder.generation for holder in await backend.leases.holders([key + "2"])] == [again.generation]  # pyright: ignore
+                assert [holder.generation for holder in await backend.leases.holders([key + " 2"])] == [again.generation]  # pyright: ignore
             if name == "request":
                 assert again is False
 
