@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +22,7 @@ from streamhub.inputs import (
     check_text,
     parse_after,
 )
+from streamhub.lifespan import drained
 from streamhub.listing import KeyState, list_keys
 from streamhub.observer import Event, Observer, notify
 from streamhub.protocols import Backend, CancelBus, LeaseManager, StreamStore
@@ -208,6 +209,20 @@ class Hub:
     async def _close_backends(self) -> None:
         for backend in self._backends:
             await backend.aclose()
+
+    def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
+        """Be open for as long as an ASGI server runs: ``Starlette(lifespan=hub.lifespan)``.
+
+        On SIGTERM and SIGINT ``drain`` begins at once, beside what the server's own handler does: event streams are
+        aborted, so that the server need not wait for them. The hub is drained, then closed, before this is left, and
+        the handlers are as they were. From another thread than the main one no signal is heard.
+        """
+        return self._lifespan()
+
+    @asynccontextmanager
+    async def _lifespan(self) -> AsyncGenerator[None]:
+        async with self, drained(self):
+            yield
 
     async def ping(self) -> None:
         """Make one round trip to the backend, or raise ``BackendUnavailableError``."""
