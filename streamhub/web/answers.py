@@ -43,7 +43,7 @@ class Answer:
     on_interrupt: OnInterrupt | None = None
 
 
-async def start_answer(hub: Hub, key: str, answer: Answer, *, source: Source | None = None) -> str:
+async def start_answer(hub: Hub, key: str, answer: Answer) -> str:
     """Start the answer's run, or join it, or find it ended; return its name, to subscribe to.
 
     Raises:
@@ -52,7 +52,7 @@ async def start_answer(hub: Hub, key: str, answer: Answer, *, source: Source | N
     try:
         outcome = await hub.start(
             key,
-            source or answer.source,
+            answer.source,
             run=answer.run,
             unfinished=answer.unfinished,
             metadata=answer.metadata,
