@@ -40,13 +40,16 @@ def encode_event(data: bytes | None, *, event_id: str | None = None, name: str |
 
 
 def encode_comment(text: str = "") -> bytes:
-    """Write a comment, which clients skip: it keeps a connection from looking idle."""
-    return b": %b\n\n" % _field("a comment", text)
+    """Write a comment, which clients skip: it keeps a connection from looking idle.
+
+    No empty line follows: there are clients that take one for an event, whatever came before.
+    """
+    return b": %b\n" % _field("a comment", text)
 
 
 def encode_retry(milliseconds: int) -> bytes:
-    """Write how long a client waits before it reconnects."""
-    return b"retry: %d\n\n" % milliseconds
+    """Write how long a client waits before it reconnects; no event of its own."""
+    return b"retry: %d\n" % milliseconds
 
 
 def _field(what: str, value: str) -> bytes:

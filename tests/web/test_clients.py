@@ -296,7 +296,7 @@ async def begin(running: Cluster, prompt: str, run: str = "r") -> None:
 
 
 async def test_event_source_resumes_by_itself_and_stops_at_the_end(both: Cluster, sources: Client) -> None:
-    await begin(both, "60 words, 20 ms")
+    await begin(both, "250 words, 20 ms")
     await sources.call("eventsource", reader="a", url=f"{both.url}/s/k")
     for instance in (1, 0):
         seen = len((await sources.call("state", reader="a"))["texts"])
@@ -304,7 +304,7 @@ async def test_event_source_resumes_by_itself_and_stops_at_the_end(both: Cluster
         both.cut_to(instance)
     state = await sources.until(lambda state: state["readyState"] == 2, reader="a")
 
-    assert "".join(map(json.loads, state["texts"])) == text(60)
+    assert "".join(map(json.loads, state["texts"])) == text(250)
     assert state["named"] == [["end", {"state": "completed"}]]
     assert state["connections"] == 3
 

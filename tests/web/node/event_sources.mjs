@@ -40,7 +40,9 @@ drive({
         return fetch(...given);
       },
       onmessage({ event, data, id }) {
-        if (event === "") seen.texts.push(data), (seen.lastId = id);
+        // This package calls for the id that primes it, too.
+        if (event === "" && data === "") seen.primed = id;
+        else if (event === "") seen.texts.push(data), (seen.lastId = id);
         else seen.named.push([event, JSON.parse(data)]);
         if (event === "reset") seen.texts = [];
       },
