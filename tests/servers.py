@@ -27,6 +27,7 @@ OPTIONAL = {
     r".+ does not declare \w+": "an ability that the backend does not have",
     r"needs the repository, not only the sdist": "what only a clone has",
     r"needs Python 3\.\d+": "another interpreter than this one",
+    r"needs Chromium": "a browser is no package of Python's: Debian calls it chromium",
     r"needs a Docker daemon, or dockerd and root": "where containers cannot be started",
 }
 

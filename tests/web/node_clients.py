@@ -95,7 +95,12 @@ async def client(script: str) -> AsyncIterator[Client]:
     try:
         yield Client(process)
     finally:
-        if process.returncode is None:
+        assert process.stdin is not None
+        process.stdin.close()  # the script ends, and takes along what it started
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await process.wait()
+        except TimeoutError:
             process.kill()
-        await process.wait()
+            await process.wait()
         process._transport.close()
