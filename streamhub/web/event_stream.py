@@ -75,11 +75,11 @@ class EventStream(Response):
         self._retry_seconds = check_seconds(retry_seconds, "retry_seconds")
         self._ping_seconds = check_seconds(ping_seconds, "ping_seconds")
         self._send_timeout_seconds = check_seconds(send_timeout_seconds, "send_timeout_seconds")
-        self.status_code = 200
-        self.background = background
-        self.body = b""
+        self.status_code: int = 200
+        self.background: BackgroundTask | None = background
+        self.body: bytes = b""
         given = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
-        self.raw_headers = [*HEADERS, *self._format.headers, *given]
+        self.raw_headers: list[tuple[bytes, bytes]] = [*HEADERS, *self._format.headers, *given]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
