@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from streamhub.errors import BackendUnavailableError
+from streamhub.errors import BackendUnavailableError, StreamHubError
 from streamhub.link import Link, Wire
 from streamhub.observer import Event, Observer, notify
 from streamhub.outage import ride
@@ -55,10 +55,32 @@ class CancelDelivery:
             self._link.leave(ref)
 
     async def check(self, refs: Sequence[RunRef]) -> None:
-        """Read what is stored for these runs and deliver it."""
-        if refs:
-            for request in await self._cancels.pending(refs):
-                self._deliver(request)
+        """Read what is stored for these runs and deliver it; what cannot be read, of one run, is raised last."""
+        if not refs:
+            return
+        try:
+            requests = await self._cancels.pending(refs)
+        except BackendUnavailableError:
+            raise
+        except StreamHubError:
+            if len(refs) == 1:
+                raise
+            await self._check_each(refs)
+            return
+        for request in requests:
+            self._deliver(request)
+
+    async def _check_each(self, refs: Sequence[RunRef]) -> None:
+        unread: StreamHubError | None = None
+        for ref in refs:
+            try:
+                await self.check([ref])
+            except BackendUnavailableError:
+                raise
+            except StreamHubError as exc:
+                unread = exc
+        if unread is not None:
+            raise unread
 
     @asynccontextmanager
     async def _connect(self) -> AsyncGenerator[Wire[RunRef, CancelRequest | None]]:

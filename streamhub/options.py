@@ -68,6 +68,11 @@ def parse_options(cls: type[T], options: Mapping[str, str], *, scheme: str) -> T
     values: dict[str, Any] = {}
     for name, text in options.items():
         if name not in fields:
+            if any("@" in text for pair in options.items() for text in pair):
+                # A password's "?" that was not encoded: what follows it must not be shown.
+                raise ConfigError(
+                    f"unknown option of {scheme}://, and an '@' behind the '?': write a password's ? as %3F"
+                )
             raise UnknownOptionError(name, scheme=scheme, known=fields)
         values[name] = _convert(name, text, hints[name])
     return cls(**values)

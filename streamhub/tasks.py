@@ -79,6 +79,8 @@ class TaskOwner:
     async def aclose(self) -> None:
         """Cancel all tasks and wait until they have ended; none can be started any more."""
         self.closed = True
+        # Cancelled before its first step, a task would do nothing at all, not even tell those who wait for it.
+        await asyncio.sleep(0)
         while tasks := self._tasks - {asyncio.current_task()}:
             for task in tasks:
                 task.cancel()

@@ -71,6 +71,7 @@ class SentinelSetup:
         for server in self.servers:
             server.start()
         wait_until(lambda: _replicas_of(self.servers[0]) == len(self.servers) - 1)
+        wait_until(lambda: all(_follows(server) for server in self.servers[1:]))
         for sentinel in self.sentinels:
             sentinel.start()
         wait_until(self._agreed)
@@ -114,6 +115,7 @@ class SentinelSetup:
             else:
                 server.start()
         wait_until(lambda: _replicas_of(self.master) == len(self.servers) - 1)
+        wait_until(lambda: all(_follows(server) for server in self.replicas()))
         wait_until(self._agreed)
 
     def cut_replication(self) -> None:
@@ -153,6 +155,12 @@ def _replicas_of(master: RedisServer) -> int:
     with master.admin() as client:
         facts = client.info("replication")
     return sum(1 for name, fact in facts.items() if name.startswith("slave") and fact["state"] == "online")
+
+
+def _follows(server: RedisServer) -> bool:
+    """Say whether a replica has loaded what it got: its master takes it for one before that."""
+    with server.admin() as client:
+        return client.info("replication").get("master_link_status") == "up"
 
 
 def _is_master(server: RedisServer) -> bool:

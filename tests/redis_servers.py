@@ -65,9 +65,12 @@ def binary(flavour: str) -> Path | None:
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens now, nor 10 000 above it, where a cluster's node talks to others."""
+    """Return a port on which nobody listens now, nor 10 000 above it, where a cluster's node talks to others.
+
+    Both are below those that systems give to outgoing connections, which might take them before the server does.
+    """
     while True:
-        port = random.randrange(20_000, 30_000)
+        port = random.randrange(10_500, 20_000)
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for wanted in (port, port + 10_000):
                 stack.enter_context(contextlib.closing(socket.socket())).bind(("127.0.0.1", wanted))

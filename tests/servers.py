@@ -46,6 +46,12 @@ def _switched_on(name: str) -> bool:
     return os.environ.get(name, "") not in ("", "0")
 
 
+REDIS_FLAVOURS = ("8.2", "6.2", "valkey")
+
+REDIS_GROUP_FLAVOURS = REDIS_FLAVOURS if matrix() else REDIS_FLAVOURS[:1]
+"""Of clusters, and of what Sentinels watch: they take seconds to start."""
+
+
 def ground(reason: str) -> str | None:
     """Return the ground on which a skip for this reason is allowed, or None."""
     reason = reason.removeprefix("Skipped: ")

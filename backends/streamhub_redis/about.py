@@ -27,7 +27,7 @@ async def describe_server(nodes: Sequence[Node], options: RedisOptions) -> dict[
     return {
         "version": _version(server),
         "nodes": str(len(nodes)),
-        "role": replication.get("role", _UNKNOWN),
+        "role": _role(replication),
         "replicas": _replicas(replication, options),
         "durability": _durability(settings),
         "eviction": _eviction(settings["maxmemory-policy"]),
@@ -44,6 +44,12 @@ def _version(server: dict[str, str]) -> str:
     if "valkey_version" in server:
         return f"Valkey {server['valkey_version']}"
     return f"Redis {server['redis_version']}" if "redis_version" in server else _UNKNOWN
+
+
+def _role(replication: dict[str, str]) -> str:
+    if replication.get("role") == "slave":
+        return "replica: WARNING: it takes no writes; name its master"
+    return replication.get("role", _UNKNOWN)
 
 
 def _replicas(replication: dict[str, str], options: RedisOptions) -> str:

@@ -51,4 +51,10 @@ def _request(session: Session, item: Append) -> Request:
 def _result(item: Append, answer: Answer) -> Appended | StreamHubError:
     if answer == 1:
         return Appended(item.last)
-    return answer if isinstance(answer, StreamHubError) else append_refused(item, answer)
+    if isinstance(answer, StreamHubError):
+        return answer
+    try:
+        return append_refused(item, answer)
+    except StreamHubError as exc:
+        # It cannot be read why: a later release wrote that.
+        return exc.with_traceback(None)

@@ -64,9 +64,11 @@ class RedisBackend:
         """Connect, see that the server is fit, and load the scripts.
 
         Raises:
-            ConfigError: the server is too old, or refuses the credentials or what this backend does.
+            ConfigError: a file of certificates cannot be read, or the server is too old, or refuses the credentials or
+                what this backend does.
             BackendUnavailableError: it cannot be reached.
         """
+        self._options.check_files()
         try:
             await self._server.connect()
         except BaseException:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from redis.exceptions import AskError, MovedError, RedisError, ResponseError
 
-from streamhub.errors import BackendUnavailableError, ConfigError, StreamHubError
+from streamhub.errors import BackendUnavailableError, ConfigError, HubClosedError, StreamHubError
 from streamhub_redis.dialling import node_dialler
 from streamhub_redis.faults import code_of, convert, refusal
 from streamhub_redis.node import Lane, Node, Request
@@ -146,6 +146,8 @@ class ClusterServer:
         for address in self._known():
             try:
                 reply = await self._node(address).command(b"CLUSTER", b"SLOTS")
+            except HubClosedError:
+                raise
             except StreamHubError as exc:
                 self._away.add(address)
                 errors.append(exc)
@@ -192,11 +194,11 @@ class ClusterServer:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
         for node in self._nodes.values():
             await node.aclose()
+        if self._looking is not None and not self._looking.done():
+            # It has ended, as all calls on a closed node do. Cancelled, it would cancel those who wait for it.
+            await asyncio.wait([self._looking])
 
 
 def _consume(task: asyncio.Task[None]) -> None:

@@ -7,16 +7,17 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NamedTuple, TypeAlias
 
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as DriverConnectionError
-from redis.exceptions import RedisError
 
+from streamhub.errors import ConfigError
 from streamhub_redis.options import RedisOptions
 from streamhub_redis.resp import pack
 from streamhub_redis.target import Target
 from streamhub_redis.wire import Wire, elements, socket_wire, tcp_wire
 
 Dial: TypeAlias = Callable[[], Awaitable[Wire]]
-"""Opens a connection; raises the driver's errors."""
+"""Opens a connection; raises the driver's errors, and ConfigError where all Sentinels refuse the credentials."""
 
 _GRACE_SECONDS = 0.5
 """How long the other Sentinels are waited for, once one has answered."""
@@ -77,26 +78,39 @@ class Sentinels:
         All are asked: one that has not heard of a failover names the old master, and that may run again, and take
         itself for the master until it is told otherwise. What it acknowledged meanwhile would be lost.
         """
-        newest = max(await self._answers(), default=None)
-        if newest is None:
-            # Why each did not answer is left out: the reasons differ, and say little.
-            raise DriverConnectionError(f"no sentinel that answers knows a master {self._target.service!r}")
+        answers, failures = await self._answers()
+        if not answers:
+            raise self._unfound(failures)
+        newest = max(answers)
         return await self._connect(newest.host, newest.port)
 
-    async def _answers(self) -> list[_Master]:
+    async def _answers(self) -> tuple[list[_Master], dict[str, Exception]]:
+        """Return what Sentinels know, and why those at other addresses do not say it."""
         clock = asyncio.get_running_loop().time
         answers: list[_Master] = []
+        failures: dict[str, Exception] = {}
 
         async def ask(host: str, port: int) -> None:
-            with suppress(RedisError, OSError):
+            try:
                 answers.append(await self._ask(host, port))
-                if limit.when() is None:
-                    limit.reschedule(clock() + _GRACE_SECONDS)
+            except (RedisError, OSError) as exc:
+                failures[f"{host}:{port}"] = exc
+                return
+            if limit.when() is None:
+                limit.reschedule(clock() + _GRACE_SECONDS)
 
         with suppress(TimeoutError):
             async with asyncio.timeout(None) as limit:
                 await asyncio.gather(*(ask(*host) for host in self._target.hosts))
-        return answers
+        return answers, failures
+
+    def _unfound(self, failures: dict[str, Exception]) -> Exception:
+        reasons = ", ".join(f"{address} ({exc})" for address, exc in failures.items())
+        if all(isinstance(exc, (AuthenticationError, AuthorizationError)) for exc in failures.values()):
+            return ConfigError(
+                f"the sentinels refused the credentials: {reasons}: correct sentinel_username and sentinel_password"
+            )
+        return DriverConnectionError(f"no sentinel names a master {self._target.service!r}: {reasons}")
 
     async def _ask(self, host: str, port: int) -> _Master:
         options, service = self._options, self._target.service.encode()
@@ -113,11 +127,14 @@ class Sentinels:
             facts = elements(await wire.call(pack(b"SENTINEL", b"MASTER", service))) or []
             # Afterwards: the address may be newer than the epoch says, but not older. Nor do the facts tell a replica
             # that is just being made the master.
-            address = elements(await wire.call(pack(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service)))
+            reply = await wire.call(pack(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", service))
         finally:
             await wire.drop()
+        if isinstance(reply, ResponseError):
+            raise reply
+        address = elements(reply)
         if not address:
-            raise DriverConnectionError(f"the sentinel at {host}:{port} knows no master {self._target.service!r}")
+            raise DriverConnectionError("it knows none of this name")
         # A user who may not ask for the facts gets no epoch: any Sentinel is believed then.
         known = dict(zip(facts[::2], facts[1::2], strict=True))
         return _Master(int(known.get(b"config-epoch", 0)), address[0].decode(), int(address[1]))

@@ -3,7 +3,7 @@
 * The connection breaks, nothing is answered in time, or the server says that it cannot now (``READONLY``,
   ``CLUSTERDOWN``, ``OOM`` …; for the driver, ``LOADING`` is an error of the connection): ``BackendUnavailableError``.
   It may pass, so the core repeats the call for a while.
-* The server will never allow it (``NOPERM``, ``WRONGPASS``, ``WRONGTYPE`` …): ``ConfigError``.
+* The server will never allow it (``NOPERM``, ``WRONGTYPE``, wrong credentials …): ``ConfigError``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from streamhub.errors import BackendUnavailableError, ConfigError, StreamHubError
 
 _PASSING = {
-    "READONLY": "it is a replica: its master's address is looked up again",
+    "READONLY": "it is a replica: name its master, unless a failover has just happened",
     "MASTERDOWN": "it is a replica without its master",
     "CLUSTERDOWN": "the cluster does not serve this slot now",
     "TRYAGAIN": "the slot is being moved",
@@ -32,10 +32,13 @@ _PASSING = {
 }
 _LASTING = {
     "NOPERM": "give its user the permissions of docs/backends/redis.md",
-    "NOAUTH": "put user and password into the URL",
-    "WRONGPASS": "correct user and password in the URL",
     "WRONGTYPE": "the prefix is used by something else: choose another prefix",
     "CROSSSLOT": "use redis+cluster:// for a cluster",
+}
+
+# Refusals that have no word of their own.
+_LASTING_TEXTS = {
+    "DB index is out of range": "use a database that it has: see databases in its configuration",
 }
 
 # 6.2 says what went wrong inside a script somewhere in a longer text; 7.0 and later begin with it.
@@ -61,11 +64,12 @@ def code_of(exc: ResponseError) -> str:
 def refusal(where: str, exc: ResponseError) -> StreamHubError:
     """Convert what the server answered instead of a result."""
     code = code_of(exc)
+    advice = _LASTING.get(code) or _LASTING_TEXTS.get(str(exc))
     error: StreamHubError
     if code in _PASSING:
         error = BackendUnavailableError(f"{where} refused: {_PASSING[code]} ({exc})")
-    elif code in _LASTING:
-        error = ConfigError(f"{where} refused ({exc}): {_LASTING[code]}")
+    elif advice is not None:
+        error = ConfigError(f"{where} refused ({exc}): {advice}")
     else:
         error = StreamHubError(f"{where} refused: {exc}")
     error.__cause__ = exc
@@ -80,16 +84,23 @@ def unavailable(where: str, exc: BaseException) -> BackendUnavailableError:
     return error
 
 
+def _unauthorized(where: str, exc: AuthenticationError | AuthorizationError) -> ConfigError:
+    if exc.status_code == "NOAUTH":
+        error = ConfigError(f"{where} wants credentials ({exc}): put user and password into the URL")
+    else:
+        error = ConfigError(f"{where} refused the credentials ({exc}): correct user and password in the URL")
+    error.__cause__ = exc
+    return error
+
+
 def convert(where: str, exc: Exception) -> StreamHubError:
-    """Convert any error of the driver's."""
+    """Convert any error; one that is no driver's is a defect, and says so."""
     if isinstance(exc, StreamHubError):
         return exc
     if isinstance(exc, ResponseError):
         return refusal(where, exc)
     if isinstance(exc, (AuthenticationError, AuthorizationError)):
-        error = ConfigError(f"{where} refused the credentials ({exc}): correct user and password in the URL")
-        error.__cause__ = exc
-        return error
+        return _unauthorized(where, exc)
     if isinstance(exc, (RedisError, OSError)):
         return unavailable(where, exc)
     error = StreamHubError(f"{where}: the backend failed: {exc!r}")

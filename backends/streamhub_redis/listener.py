@@ -7,6 +7,7 @@ without a word. Its feeds raise instead, and the core opens others, follows agai
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from redis.exceptions import ResponseError
@@ -61,6 +62,7 @@ class Listener:
         self._on_end = on_end
         self._channels: dict[bytes, _Channel] = {}
         self._unsent: list[bytes] = []
+        self._asked: deque[float] = deque()  # when, of each command that is not answered yet
         self._arrived = asyncio.Event()
         self._error: StreamHubError | None = None
         self._opened = asyncio.Event()
@@ -100,23 +102,27 @@ class Listener:
 
     def _write(self, command: bytes) -> None:
         self._unsent.append(command)
+        self._asked.append(asyncio.get_running_loop().time())
         self._arrived.set()
 
     async def _live(self) -> None:
-        error: StreamHubError = BackendUnavailableError(f"{self._where}: it was closed")
+        error: StreamHubError = self._closing()
         try:
             await self._use(await self._dial())
         except Exception as exc:  # noqa: BLE001 - converted, for the feeds
             error = convert(self._where, exc)
             self._on_end(error)
         finally:
-            self._error = error
-            self._opened.set()
-            for state in self._channels.values():
-                for _, waiter in state.waiters:
-                    if not waiter.done():
-                        waiter.set_exception(BackendUnavailableError(str(error)))
-            self._channels.clear()
+            self._end(error)
+
+    def _end(self, error: StreamHubError) -> None:
+        self._error = self._error or error
+        self._opened.set()
+        for state in self._channels.values():
+            for _, waiter in state.waiters:
+                if not waiter.done():
+                    waiter.set_exception(BackendUnavailableError(str(error)))
+        self._channels.clear()
 
     async def _use(self, wire: Wire) -> None:
         self._opened.set()
@@ -139,22 +145,32 @@ class Listener:
             if message is not None:
                 tested = False
                 self._dispatch(message)
+                self._check_answers()
             elif tested:
                 raise BackendUnavailableError(f"{self._where} has not answered for {self._ping_seconds:g} s")
             else:
                 tested = True
                 self._write(_PING)
 
+    def _check_answers(self) -> None:
+        # Messages may go on to arrive where commands do not.
+        limit = 2 * self._ping_seconds
+        if self._asked and asyncio.get_running_loop().time() - self._asked[0] > limit:
+            raise BackendUnavailableError(f"{self._where} publishes, but has not answered for {limit:g} s")
+
     def _dispatch(self, message: Reply) -> None:
         if isinstance(message, ResponseError):
             raise message
         # Else it is a PONG: in RESP2 that of a connection with channels is an array of two, another's is plain.
         found = elements(message)
+        if found is not None and len(found) == 3 and found[0] == b"message":
+            self._on_message(found[1], found[2])
+            return
+        if self._asked:
+            self._asked.popleft()
         if found is not None and len(found) == 3:
-            kind, channel, content = found
-            if kind == b"message":
-                self._on_message(channel, content)
-            elif kind == b"subscribe":
+            kind, channel, _ = found
+            if kind == b"subscribe":
                 self._confirm(channel)
             elif kind == b"unsubscribe":
                 self._left(channel)
@@ -175,5 +191,10 @@ class Listener:
             del self._channels[channel]
 
     async def aclose(self) -> None:
-        """Close the connection; nobody is told."""
+        """Close the connection; feeds are not told, but who waits for it is."""
         await end_task(self._task)
+        # A task that was cancelled before its first step has done nothing at all.
+        self._end(self._closing())
+
+    def _closing(self) -> StreamHubError:
+        return BackendUnavailableError(f"{self._where}: it was closed")

@@ -9,7 +9,8 @@ no two stream keys share a name::
     <prefix>:{<key>}:cancel:<run> string    a cancel request
 
 Changes of a stream are published on a channel with the name of its log, requests on one with the name of their key,
-followed by ``@`` and the database where it is not 0: channels are shared by all databases.
+followed by ``@`` and the database where it is not 0: channels are shared by all databases. An ``@`` of a run's own is
+percent-encoded too: the channel of run ``r@1`` is not that of ``r`` in database 1.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Names:
 
     def cancel(self, key: str, run: str) -> bytes:
         """Return the key of a cancel request."""
-        return self._of(key, f"cancel:{encode(run)}")
+        return self._of(key, f"cancel:{encode(run).replace('@', '%40')}")
 
     def changes_channel(self, key: str) -> bytes:
         """Return the channel that tells of a stream's changes."""

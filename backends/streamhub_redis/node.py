@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 from redis.exceptions import ResponseError
 
 from streamhub.errors import BackendUnavailableError
-from streamhub_redis.channel import Channel
 from streamhub_redis.dialling import Dial
 from streamhub_redis.faults import code_of
 from streamhub_redis.options import RedisOptions
+from streamhub_redis.pipeline import Pipeline
 from streamhub_redis.resp import pack
 from streamhub_redis.scripts import Script
 from streamhub_redis.wire import Reply, Wire
@@ -46,25 +47,32 @@ class Node:
     def __init__(self, dial: Dial, options: RedisOptions, *, where: str) -> None:
         self.where = where
         self._dial = dial
-        self._channels: dict[Lane, Channel] = {"write": self._channel(options), "read": self._channel(options)}
+        self._address = ""  # to which the newest connection leads
         self._replicas = options.wait_replicas
-        self._wait = pack(b"WAIT", b"%d" % options.wait_replicas, b"%d" % round(options.wait_seconds * 1000))
+        self._pipelines: dict[Lane, Pipeline] = {"write": self._pipeline(options), "read": self._pipeline(options)}
 
-    def _channel(self, options: RedisOptions) -> Channel:
-        return Channel(self._dial, where=self.where, timeout_seconds=options.timeout_seconds, on_demoted=self._leave)
+    def _pipeline(self, options: RedisOptions) -> Pipeline:
+        return Pipeline(
+            self.listener,
+            where=self.where,
+            timeout_seconds=options.timeout_seconds,
+            # 0 ms would be for ever.
+            confirmation=pack(b"WAIT", b"%d" % self._replicas, b"%d" % math.ceil(options.wait_seconds * 1000)),
+            on_demoted=self._leave,
+        )
 
     def _leave(self) -> None:
-        for channel in self._channels.values():
-            channel.leave()
+        for pipeline in self._pipelines.values():
+            pipeline.leave()
 
     def reopen(self) -> None:
         """Take calls again after ``aclose``."""
-        for channel in self._channels.values():
-            channel.reopen()
+        for pipeline in self._pipelines.values():
+            pipeline.reopen()
 
     async def command(self, *args: bytes, lane: Lane = "read") -> Reply:
         """Run one command."""
-        return (await self._channels[lane].run([pack(*args)]))[0]
+        return (await self._pipelines[lane].run([pack(*args)]))[0]
 
     async def run(
         self, requests: Sequence[Request], *, lane: Lane, storing: bool = False, asking: bool = False
@@ -75,7 +83,7 @@ class Node:
             requests: what to run.
             lane: over which connection.
             storing: they store and publish: a reply that too few replicas confirm is replaced by
-                ``BackendUnavailableError``, and subscribers are told first.
+                ``BackendUnavailableError`` (by the refusal, if the user may not wait), and subscribers are told first.
             asking: say that the slot is being moved here.
         """
         replies = await self._send(requests, lane=lane, storing=storing, asking=asking)
@@ -92,7 +100,7 @@ class Node:
 
     async def load(self, scripts: Collection[Script], *, lane: Lane = "write") -> list[Reply]:
         """Let the server keep scripts."""
-        return await self._channels[lane].run([script.load for script in scripts])
+        return await self._pipelines[lane].run([script.load for script in scripts])
 
     async def _send(self, requests: Sequence[Request], *, lane: Lane, storing: bool, asking: bool) -> list[Reply]:
         commands = [request.command for request in requests]
@@ -103,9 +111,7 @@ class Node:
             # all it takes for those who listen to be told before this process is: a fifth of their latency.
             commands.insert(0, _PING)
         waiting = storing and self._replicas > 0
-        if waiting:
-            commands.append(self._wait)
-        replies = await self._channels[lane].run(commands)
+        replies = await self._pipelines[lane].run(commands, confirmed=waiting)
         confirmed = replies.pop() if waiting else None
         if storing:
             del replies[0]
@@ -118,19 +124,29 @@ class Node:
             return replies
         return [reply if isinstance(reply, ResponseError) else self._unconfirmed(confirmed) for reply in replies]
 
-    def _unconfirmed(self, confirmed: Reply) -> BackendUnavailableError:
+    def _unconfirmed(self, confirmed: Reply) -> Reply:
+        if isinstance(confirmed, ResponseError):
+            if code_of(confirmed) == "NOPERM":
+                return confirmed
+            # It was made a replica meanwhile: the outcome is unknown.
+            return BackendUnavailableError(f"{self.where} stored it, but does not wait for replicas ({confirmed})")
         return BackendUnavailableError(
             f"{self.where} stored it, but {confirmed} of wait_replicas={self._replicas} replicas confirmed it in time"
         )
 
     async def listener(self) -> Wire:
         """Open a connection of its own; raises the driver's errors."""
-        return await self._dial()
+        wire = await self._dial()
+        if wire.address != self._address:
+            # There is another master: reading from the old one would not show what was written to it.
+            self._address = wire.address
+            self._leave()
+        return wire
 
     async def aclose(self) -> None:
         """Close the shared connections."""
-        for channel in self._channels.values():
-            await channel.aclose()
+        for pipeline in self._pipelines.values():
+            await pipeline.aclose()
 
 
 def _forgotten(reply: Reply) -> bool:

@@ -33,7 +33,8 @@ class Notifications:
         self._where = where
         self._listener: Listener | None = None
         self._feeds: set[Subscriber] = set()
-        self._wanted: dict[bytes, set[Subscriber]] = {}
+        # With the calls that subscribe just now, and None once one of them was confirmed.
+        self._wanted: dict[bytes, dict[Subscriber, set[object]]] = {}
         self._closed = False
 
     def reopen(self) -> None:
@@ -80,17 +81,22 @@ class Notifications:
         listener = self._listener
         if listener is None or feed not in self._feeds:
             raise BackendUnavailableError(f"{self._where}: the feed has ended")
-        self._wanted.setdefault(channel, set()).add(feed)
+        calls, call = self._wanted.setdefault(channel, {}).setdefault(feed, set()), object()
+        calls.add(call)
         try:
             await listener.subscribe(channel)
+            calls.add(None)
         except BaseException:
-            self.unsubscribe(feed, channel)
+            if calls == {call} and self._wanted.get(channel, {}).get(feed) is calls:
+                self.unsubscribe(feed, channel)
             raise
+        finally:
+            calls.discard(call)
 
     def unsubscribe(self, feed: Subscriber, channel: bytes) -> None:
         """Let a feed receive nothing more of a channel; harmless when it does not."""
-        feeds = self._wanted.get(channel, set())
-        feeds.discard(feed)
+        feeds = self._wanted.get(channel, {})
+        feeds.pop(feed, None)
         if not feeds and self._wanted.pop(channel, None) is not None and self._listener is not None:
             self._listener.unsubscribe(channel)
 

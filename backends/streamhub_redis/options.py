@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from streamhub.errors import ConfigError
@@ -71,3 +72,17 @@ class RedisOptions:
             )
         if self.client_name is not None and (not self.client_name.isascii() or " " in self.client_name):
             raise ConfigError(f"client_name={self.client_name!r}: use ASCII without spaces")
+
+    def check_files(self) -> None:
+        """See that the files of certificates and keys can be read, so that no server is blamed for it.
+
+        Raises:
+            ConfigError: one cannot.
+        """
+        for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+            path: str | None = getattr(self, name)
+            try:
+                if path is not None:
+                    Path(path).open("rb").close()
+            except OSError as exc:
+                raise ConfigError(f"{name}={path!r} cannot be read: {exc.strerror}") from exc

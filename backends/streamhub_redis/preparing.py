@@ -17,7 +17,7 @@ async def prepare(node: Node, *, clustered: bool) -> None:
     """See that a server is fit, and load all scripts.
 
     Raises:
-        ConfigError: it is too old, a cluster's node where none is expected or the reverse, or its user lacks rights.
+        ConfigError: it is too old, a Sentinel, or a cluster's node where none is expected; or its user lacks rights.
         BackendUnavailableError: it cannot be reached.
     """
     facts = await information(node, b"server")
@@ -28,6 +28,8 @@ async def prepare(node: Node, *, clustered: bool) -> None:
     mode = facts.get("redis_mode") or facts.get("server_mode")
     if mode == "cluster" and not clustered:
         raise ConfigError(f"{node.where} is a node of a cluster: use redis+cluster://")
+    if mode == "sentinel":
+        raise ConfigError(f"{node.where} is a Sentinel: use redis+sentinel://host:port/service")
     for reply in await node.load(ALL_SCRIPTS):
         if isinstance(reply, ResponseError):
             raise refusal(node.where, reply)

@@ -24,7 +24,7 @@ def write_hint(item: Append, records: Sequence[tuple[int, bytes]], end: bytes, *
     if item.metadata is not None or sum(len(record) for _, record in records) + len(end) > max_bytes:
         return b""
     lengths = b",".join([b"%d" % len(record) for _, record in records])
-    return b"1 %d %d %b %b\n" % (item.generation, item.first, lengths, end)
+    return b"%b %d %d %b %b\n" % (_VERSION, item.generation, item.first, lengths, end)
 
 
 def read_hint(key: str, message: bytes) -> Append | None:
@@ -32,14 +32,13 @@ def read_hint(key: str, message: bytes) -> Append | None:
     head, _, records = message.partition(b"\n")
     if not head.startswith(_VERSION + b" "):
         return None
-    _, generation, first, lengths, end = head.split(b" ", 4)
     try:
+        _, generation, first, lengths, end = head.split(b" ", 4)
         chunks = _chunks(lengths, records)
-        ended = decode_end(end) if end else None
-    except StreamHubError:
-        # A format of a later release: the reader will meet it, and raise it where it belongs.
+        return Append(key, int(generation), int(first), chunks, b"", end=decode_end(end) if end else None)
+    except (StreamHubError, ValueError, KeyError, AttributeError):
+        # A format of a later release, which the reader will meet and raise where it belongs; or a stranger's message.
         return None
-    return Append(key, int(generation), int(first), chunks, b"", end=ended)
 
 
 def _chunks(lengths: bytes, records: bytes) -> tuple[bytes, ...]:

@@ -15,9 +15,9 @@ _PARTS = {
     "read": ("clock", "stream"),
     "describe": ("clock", "stream", "master"),
     "delete": ("clock", "stream", "master"),
-    "acquire": ("clock", "integers", "master"),
-    "renew": ("clock", "master"),
-    "release": ("clock", "master"),
+    "acquire": ("clock", "integers", "master", "lease"),
+    "renew": ("clock", "master", "lease"),
+    "release": ("clock", "master", "lease"),
     "holder": ("clock",),
     "request": (),
 }

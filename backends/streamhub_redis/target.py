@@ -110,8 +110,8 @@ def _host(text: str, default: int, kind: Kind) -> tuple[str, int]:
     one = urlsplit(f"//{text}")
     try:
         host, port = one.hostname, one.port
-    except ValueError as exc:
-        raise _wrong(kind, "has numbers as ports") from exc
+    except ValueError:  # not shown: it may quote a part of the password
+        raise _wrong(kind, "has numbers as ports, and a password's / written as %2F") from None
     if not host:
         if kind != "server" or text:
             raise _wrong(kind, "names hosts")

@@ -36,11 +36,18 @@ class Wire:
         self._connection = connection
         self._options = options
         self.demoted: bool = False  # the server said that it is no master
+        host, port = getattr(connection, "host", ""), getattr(connection, "port", 0)
+        self.address: str = f"{host}:{port}"
 
     async def open(self) -> None:
         """Connect and authenticate."""
-        async with asyncio.timeout(self._options.connect_seconds):
-            await self._connection.connect()
+        try:
+            async with asyncio.timeout(self._options.connect_seconds):
+                await self._connection.connect()
+        except TimeoutError as exc:
+            # A server that does not speak TLS waits for the rest of what it takes for a command.
+            hint = "; does this port speak TLS?" if isinstance(self._connection, SSLConnection) else ""
+            raise TimeoutError(f"no connection within {self._options.connect_seconds:g} s{hint}") from exc
 
     async def send(self, commands: list[bytes]) -> None:
         """Send packed commands."""
@@ -72,8 +79,10 @@ class Wire:
 
     async def stale(self) -> bool:
         """Say whether a connection on which nothing is awaited was closed, or says something nobody asked for."""
+        writer = getattr(self._connection, "_writer", None)  # the driver's own: a release may call it otherwise
         try:
-            return await self._connection.can_read()
+            # A connection that was reset is at no end, and has nothing to read.
+            return (writer is not None and writer.is_closing()) or await self._connection.can_read()
         except (DriverConnectionError, OSError):
             return True
 

@@ -7,7 +7,7 @@ import time
 from argparse import Namespace
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Literal
 
 from streamhub import Hub, Producer
 from streamhub.cli import openai, output, status, stdin
@@ -40,16 +40,15 @@ async def _publish(args: Namespace) -> int:
     except ProducerCancelledError as exc:
         if not report.producing:  # cancelled before it began
             output.fail(output.explain(exc))
-        report.finish("cancelled", reason=exc.reason, requested_by=exc.requested_by)
-        return status.CANCELLED
+        return report.ended(exc, "cancelled", reason=exc.reason, requested_by=exc.requested_by)
     except StreamFailure as exc:
         output.fail(f"{exc.code}: {exc.message}" + (f" ({exc.__cause__})" if exc.__cause__ else ""))
-        return report.failed(exc, code=exc.code, message=exc.message)
+        return report.ended(exc, "failed", code=exc.code, message=exc.message)
     except StreamHubError as exc:
         if not report.producing or isinstance(exc, _WITHOUT_END):
             raise
         output.fail(output.explain(exc))
-        return report.failed(exc, code=type(exc).__name__)
+        return report.ended(exc, "failed", code=type(exc).__name__)
     report.finish("completed")
     return status.COMPLETED
 
@@ -126,12 +125,12 @@ class _Report:
                 f"run {producer.run} of {producer.key} {state}, {self._chunks} chunks, offset {producer.offset}"
             )
 
-    def failed(self, cause: Exception, **facts: str | None) -> int:
-        """Print the result, unless the failure could not be stored: subscribers are told of none then."""
+    def ended(self, cause: Exception, state: Literal["failed", "cancelled"], **facts: str | None) -> int:
+        """Print the result and return its status, unless a note of ``cause`` says that the end could not be stored."""
         if getattr(cause, "__notes__", None):
             return status.ABANDONED
-        self.finish("failed", **facts)
-        return status.FAILED
+        self.finish(state, **facts)
+        return status.FAILED if state == "failed" else status.CANCELLED
 
     def _facts(self, producer: Producer, state: str, facts: dict[str, str | None]) -> dict[str, Any]:
         end = {"state": state} | {name: value for name, value in facts.items() if value is not None}

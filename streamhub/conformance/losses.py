@@ -93,7 +93,7 @@ async def _lose_each_in_turn(harness: Harness, scenario: Scenario) -> set[str]:
     backend, judge = await harness.make(), await harness.make()
     calm = Faults()
     await soon(scenario(Scene(await harness.hub(faulty(backend, calm)), harness.unique_key(), judge, calm)))
-    turns = asyncio.Semaphore(48)
+    turns = asyncio.Semaphore(16)
 
     async def run(call: str, nth: int, way: str) -> None:
         async with turns:

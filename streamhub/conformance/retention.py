@@ -297,8 +297,8 @@ class RetentionTests(ContractTests):
     async def test_nothing_is_left_of_a_hubs_work(self, harness: Harness) -> None:
         """E7: the same for what a hub stores to produce, subscribe and cancel."""
         harness.require("leftovers")
-        short = harness.short_seconds
-        hub = await harness.hub(unfinished_seconds=short, ended_seconds=short, fence_seconds=short)
+        short, ttl = harness.short_seconds, harness.ttl_seconds(await harness.make())
+        hub = await harness.hub(unfinished_seconds=max(short, ttl), ended_seconds=short, fence_seconds=short)
         for number in range(3):
             key = harness.unique_key()
             await produce_all(hub, key, CHUNKS, run=f"run-{number}")

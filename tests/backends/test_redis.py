@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 import servers
-from redis_support import FLAVOURS, RedisHarness
+from redis_support import RedisHarness
 from streamhub_redis import RedisBackend
-from streamhub_redis.entries import records_of, short_nonce
+from streamhub_redis.entries import chunks_of_record, records_of, short_nonce
 
 from streamhub.conformance.waiting import eventually
 from streamhub.conformance.writer import Writer, append, describe, described, read, read_all
@@ -27,7 +27,7 @@ from streamhub.types import COMPLETED, Append, CancelRequest, Read, Retention, R
 HUGE = 2**63 - 10
 
 
-@pytest.fixture(params=FLAVOURS)
+@pytest.fixture(params=servers.REDIS_FLAVOURS)
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[RedisHarness]:
     async with RedisHarness(servers.redis_server(request.param)) as harness:
         yield harness
@@ -110,8 +110,6 @@ async def test_a_retry_is_told_from_a_stranger(harness: RedisHarness, backend: R
 
 
 def test_records_hold_what_was_split() -> None:
-    from streamhub_redis.entries import chunks_of_record
-
     for chunks in ([b"a"], [b""], [b"a", b""], [b"x" * 200] * 1025, [b"x" * 65_537], [b"x" * 40_000] * 3):
         records = records_of(chunks, sum(map(len, chunks)))
         assert [count for count, _ in records][-1] == len(chunks)

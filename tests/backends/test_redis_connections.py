@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis_servers
 import servers
-from redis_support import FLAVOURS, RedisHarness, connected, until
+from redis_support import RedisHarness, connected, until
 from streamhub_redis import RedisBackend
 from streamhub_redis.inbox import MAX_ITEMS, Inbox
 
@@ -30,7 +30,7 @@ from streamhub.types import COMPLETED, Append, Change, Read, RunRef
 CERTIFICATE = Path(__file__).parent.parent / "data" / "localhost.pem"
 
 
-@pytest.fixture(params=FLAVOURS)
+@pytest.fixture(params=servers.REDIS_FLAVOURS)
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[RedisHarness]:
     async with RedisHarness(servers.redis_server(request.param)) as harness:
         yield harness
@@ -144,11 +144,11 @@ async def test_a_listener_that_hears_nothing_is_given_up(harness: RedisHarness) 
 
 
 async def test_an_empty_listener_is_tested_too(harness: RedisHarness) -> None:
-    harness.url = f"{harness.url}&ping_seconds=0.1"
+    harness.url = f"{harness.url}&ping_seconds=0.4"
     backend = await harness.make()
     async with backend.store.changes() as feed:
         waiting = asyncio.ensure_future(anext(aiter(feed)))
-        await asyncio.wait([waiting], timeout=0.5)
+        await asyncio.wait([waiting], timeout=1.0)
         assert not waiting.done()
         async with harness.paused(), asyncio.timeout(5):
             with pytest.raises(BackendUnavailableError):
@@ -245,6 +245,17 @@ async def test_wrong_credentials_are_told_without_the_password(harness: RedisHar
     assert "geheim" not in "".join(traceback.format_exception(caught.value))
 
 
+async def test_a_url_without_the_credentials_that_are_wanted_is_told_to_name_them() -> None:
+    with redis_servers.started(servers.redis_binary("8.2"), config=["requirepass geheim"]) as server:
+        with pytest.raises(ConfigError, match="put user and password into the URL"):
+            await RedisBackend(server.url).connect()
+
+
+async def test_a_database_that_the_server_does_not_have_is_a_configuration_error(harness: RedisHarness) -> None:
+    with pytest.raises(ConfigError, match="use a database that it has"):
+        await RedisBackend(f"redis://streamhub:s3cret@127.0.0.1:{harness.server.port}/16").connect()
+
+
 async def test_no_message_shows_the_password(harness: RedisHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     port = redis_servers.free_port()
@@ -277,6 +288,13 @@ async def test_a_missing_right_is_a_configuration_error(harness: RedisHarness) -
                     await anext(backend.store.keys())
                 about = await backend.about()
                 assert about["durability"].startswith("unknown")
+            admin.execute_command(
+                "ACL", "SETUSER", "poor", "resetchannels", "&streamhub:*", "+hset", "+hgetall", "+hdel", "+unlink"
+            )
+            admin.execute_command("ACL", "SETUSER", "poor", "+pexpireat", "+publish")
+            async with connected(f"redis://poor:x@127.0.0.1:{harness.server.port}?wait_replicas=1") as backend:
+                with pytest.raises(ConfigError, match=r"wait.*permissions"):
+                    await Writer(backend.store, harness.unique_key()).open()
         finally:
             admin.execute_command("ACL", "DELUSER", "poor")
 
@@ -296,7 +314,7 @@ async def test_a_key_of_something_else_is_a_configuration_error(harness: RedisHa
     assert (await described(backend.store, other)).tail == 0
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", servers.REDIS_FLAVOURS)
 async def test_a_full_server_refuses_and_recovers(flavour: str) -> None:
     with redis_servers.started(servers.redis_binary(flavour), config=["maxmemory-policy noeviction"]) as server:
         async with connected(server.url) as backend:
@@ -330,7 +348,7 @@ async def test_a_full_server_refuses_and_recovers(flavour: str) -> None:
             assert await read_all(backend.store, "k") == [b"a", b"b"]
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", servers.REDIS_FLAVOURS)
 async def test_a_master_that_became_a_replica_is_left(flavour: str) -> None:
     binary = servers.redis_binary(flavour)
     with (
@@ -347,6 +365,7 @@ async def test_a_master_that_became_a_replica_is_left(flavour: str) -> None:
                 await until(lambda: _linked(server))
                 outcome = await backend.store.append([writer.item(b"a")])
                 assert isinstance(outcome[0], BackendUnavailableError)
+                assert (await backend.about())["role"].startswith("replica: WARNING")
                 admin.execute_command("REPLICAOF", "NO", "ONE")
                 await Writer(backend.store, "another").open()
                 # The connection on which it was refused is gone.
@@ -358,7 +377,7 @@ def _linked(server: redis_servers.RedisServer) -> bool:
         return admin.info("replication").get("master_link_status") == "up"
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", servers.REDIS_FLAVOURS)
 async def test_what_is_acknowledged_waits_for_replicas(flavour: str) -> None:
     binary = servers.redis_binary(flavour)
     with (
@@ -465,6 +484,14 @@ async def test_encrypted_connections_serve_and_are_verified(harness: RedisHarnes
             await backend.ping()
         with pytest.raises(BackendUnavailableError, match="certificate"):
             await RedisBackend(url).connect()
+        for option in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+            with pytest.raises(ConfigError, match=f"{option}='/nowhere.pem' cannot be read: No such file"):
+                await RedisBackend(f"{url}&{option}=/nowhere.pem").connect()
+
+
+async def test_tls_to_a_server_that_has_none_is_told(harness: RedisHarness) -> None:
+    with pytest.raises(BackendUnavailableError, match=r"within 0.3 s; does this port speak TLS\?"):
+        await RedisBackend(f"rediss://127.0.0.1:{harness.server.port}?connect_seconds=0.3").connect()
 
 
 async def test_connections_can_have_a_name(harness: RedisHarness) -> None:

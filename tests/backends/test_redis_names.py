@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,3 +136,11 @@ def test_no_password_is_shown() -> None:
     target, options = parse_url(url)
     shown = f"{target!r} {options!r} {RedisBackend(url)!r} {target.where}"
     assert "geheim" not in shown
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+sentinel", "redis+cluster"])
+@pytest.mark.parametrize("password", ["se?cret", "se/cret", "se#cret", "cret?se", "cret/se"])
+def test_no_part_of_a_password_that_was_not_encoded_is_shown(scheme: str, password: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_url(f"{scheme}://u:{password}@host:1/0")
+    assert "cret" not in "".join(traceback.format_exception(caught.value))

@@ -10,7 +10,7 @@ import redis_servers
 import servers
 from redis.crc import key_slot
 from redis_cluster import Cluster, clustered
-from redis_support import GROUP_FLAVOURS, connected, until
+from redis_support import connected, until
 from streamhub_redis import RedisBackend
 from streamhub_redis.slots import Address, Slots, read_ranges
 
@@ -18,10 +18,17 @@ from streamhub.conformance.writer import Writer
 from streamhub.errors import BackendUnavailableError, ConfigError, StreamHubError
 from streamhub.types import Append
 
-OPTIONS = "timeout_seconds=1&connect_seconds=1&poll_seconds=0.5&wait_seconds=0.5"
+FIND = "+sentinel|get-master-addr-by-name"
 
 
-@pytest.fixture(params=GROUP_FLAVOURS)
+@pytest.fixture(autouse=True)
+async def nothing_left_running() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    await until(lambda: not {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()})
+
+
+@pytest.fixture(params=servers.REDIS_GROUP_FLAVOURS)
 def cluster(request: pytest.FixtureRequest) -> Cluster:
     return servers.redis_cluster(request.param)
 
@@ -128,12 +135,30 @@ def test_a_slot_that_moved_stays_until_a_map_agrees() -> None:
 
 async def test_a_master_that_nobody_knows_is_unavailable() -> None:
     sentinels = servers.redis_sentinels("8.2")
-    with pytest.raises(BackendUnavailableError, match="'another'"):
-        await RedisBackend(f"redis+sentinel://{sentinels.hosts}/another").connect()
+    nowhere, server = redis_servers.free_port(), servers.redis_server("8.2")
+    hosts = f"127.0.0.1:{nowhere},127.0.0.1:{server.port},{sentinels.hosts}"
+    with pytest.raises(BackendUnavailableError, match="'another'") as caught:
+        await RedisBackend(f"redis+sentinel://{hosts}/another").connect()
+    assert f"127.0.0.1:{server.port} (unknown command 'SENTINEL'" in str(caught.value)
+    assert f"127.0.0.1:{nowhere} (Error 111" in str(caught.value)
+    assert str(caught.value).count("it knows none of this name") == len(sentinels.sentinels)
 
 
-@pytest.fixture(autouse=True)
-async def nothing_left_running() -> AsyncIterator[None]:
-    before = asyncio.all_tasks()
-    yield
-    await until(lambda: not {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()})
+async def test_a_sentinel_is_told_from_a_server() -> None:
+    sentinel = servers.redis_sentinels("8.2").sentinels[0]
+    with pytest.raises(ConfigError, match=r"redis\+sentinel://"):
+        await RedisBackend(f"redis://127.0.0.1:{sentinel.port}").connect()
+
+
+@pytest.mark.parametrize("rights", [["+sentinel|master", FIND], [FIND]], ids=["all it asks", "the least"])
+async def test_a_user_of_the_sentinels_needs_few_rights(rights: list[str]) -> None:
+    sentinels = servers.redis_sentinels("8.2")
+    for sentinel in sentinels.sentinels:
+        with sentinel.admin() as admin:
+            admin.execute_command("ACL", "SETUSER", "finder", "reset", "on", ">s3cret", "-@all", *rights)
+    own = "sentinel_username=finder&sentinel_password="
+    async with connected(f"{sentinels.least_url}?{own}s3cret") as backend:
+        await backend.ping()
+    with pytest.raises(ConfigError, match="correct sentinel_username") as caught:
+        await RedisBackend(f"{sentinels.least_url}?{own}wr0ng").connect()
+    assert "wr0ng" not in repr(caught.value)

@@ -88,3 +88,34 @@ async def test_a_subscription_that_waits_is_told_that_the_hub_is_closed(backend)
     for task in tasks:
         with pytest.raises((HubClosedError, StopAsyncIteration)):
             await task
+
+
+async def _subscribing(hub):
+    async for _ in hub.subscribe("key", wait=60):
+        pass
+
+
+async def _producing(hub):
+    async with hub.produce("other", run="r") as producer:
+        await producer.send("a")
+        await asyncio.sleep(600)
+
+
+async def _starting(hub):
+    await hub.start("other", _forever, run="r")
+
+
+@pytest.mark.parametrize("begin", [_subscribing, _producing, _starting])
+async def test_closing_a_hub_at_any_moment_ends_what_begins(begin):
+    for steps in range(40):
+        async with Hub.from_url(f"memory://closing-{begin.__name__}-{steps}") as hub:
+            async with hub.produce("key") as producer:
+                await producer.send("a")
+            beginning = asyncio.create_task(begin(hub))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                await hub.aclose()
+                (outcome,) = await asyncio.gather(beginning, return_exceptions=True)
+        # The end of the subscription's stream may have come before the hub's.
+        assert outcome is None or isinstance(outcome, (DrainingError, HubClosedError)), (steps, outcome)

@@ -735,6 +735,8 @@ class HubMachine(RuleBasedStateMachine):
             return None if lane.durable == lane.sent else f"a producer of {worker.key} waits for an acknowledgement"
         if not worker.over or (worker.task is not None and not worker.task.done()):
             return f"a producer of {worker.key} has not ended with {worker.expected}"
+        if any(run.producer is worker.producer for hub in self.hubs for run in hub._core.starter.runs):
+            return f"the end of a producer of {worker.key} is not settled"  # a clock must not jump meanwhile
         if worker.how == "start" and isinstance(worker.error, asyncio.CancelledError):
             return None  # what interrupted it is logged by the hub
         allowed = [(type(error), str(error)) for error in worker.expected]

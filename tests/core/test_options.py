@@ -168,3 +168,10 @@ async def test_a_password_is_never_in_an_error_or_log(caplog):
             Hub.from_url(url)
         assert "hunter2" not in str(caught.value)
     assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize("password", ["se?cret", "se?cret=1", "12?cret", "se?a=1&cret"])
+def test_a_password_that_was_not_encoded_is_not_shown(password: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Hub.from_url(f"memory://u:{password}@host")
+    assert "cret" not in str(caught.value)

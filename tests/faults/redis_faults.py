@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlencode
 
-import servers
 from redis_servers import RedisServer
 
 from streamhub import Chunk, Hub, StreamHubError
@@ -17,11 +16,6 @@ from streamhub.conformance.drive import data_of, indexes_of, reading, replay, so
 
 ROUNDS = int(os.environ.get("STREAMHUB_FAULT_ROUNDS", "1"))
 """How often a fault is repeated that strikes at a random moment."""
-
-FLAVOURS = ("8.2", "6.2", "valkey")
-
-GROUP_FLAVOURS = FLAVOURS if servers.matrix() else FLAVOURS[:1]
-"""Of what Sentinels watch, and of clusters: they take seconds to start."""
 
 STEADY = {"lease_seconds": 600.0}
 """Settings of a hub whose leases outlive whatever happens to the server."""

@@ -11,7 +11,7 @@ import pytest
 import servers
 from proxy import proxied
 from redis_cluster import BUS_OFFSET, Cluster, Migration, clustered
-from redis_faults import GROUP_FLAVOURS, PATIENCE, ROUNDS, STEADY, admin, assert_whole, harness_on, work_under
+from redis_faults import PATIENCE, ROUNDS, STEADY, admin, assert_whole, harness_on, work_under
 from redis_servers import RedisServer, free_port
 
 from streamhub import BackendUnavailableError, ProducerCancelledError
@@ -22,7 +22,7 @@ from streamhub.types import COMPLETED
 pytestmark = pytest.mark.timeout(120 * ROUNDS)
 
 
-@pytest.fixture(params=GROUP_FLAVOURS)
+@pytest.fixture(params=servers.REDIS_GROUP_FLAVOURS)
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     config = ["appendonly yes", "appendfsync always", "cluster-require-full-coverage no"]
     with clustered(servers.redis_binary(request.param), config=config) as cluster:
@@ -163,7 +163,7 @@ def _redirections(node: RedisServer) -> int:
         return client.info("errorstats").get("errorstat_MOVED", {"count": 0})["count"]
 
 
-@pytest.mark.parametrize("flavour", GROUP_FLAVOURS)
+@pytest.mark.parametrize("flavour", servers.REDIS_GROUP_FLAVOURS)
 async def test_nothing_is_lost_or_doubled_when_a_replica_takes_over_its_masters_slots(flavour: str) -> None:
     config = ["appendonly yes", "cluster-node-timeout 1000", "cluster-replica-validity-factor 0"]
     with clustered(servers.redis_binary(flavour), replicas=3, config=config) as cluster:

@@ -5,7 +5,7 @@
 -- Returns {1, generation}, or {0, generation, run, milliseconds left} of the lease that another owner holds.
 --
 -- A generation is at least the clock's milliseconds, so that one is never given twice though nothing of a lease is
--- kept: the key stays until the lease is over and the clock has passed its generation (for a day at most).
+-- kept: the key stays until the lease is over and the clock has passed its generation (see lease.lua).
 local lease, owner, above = KEYS[1], ARGV[1], ARGV[4]
 local found = redis.call('HMGET', lease, 'generation', 'owner', 'run', 'until')
 local current, expires = found[1] or '0', tonumber(found[4]) or 0
@@ -25,7 +25,6 @@ if not mine then
 end
 expires = now + tonumber(ARGV[3])
 local generation = redis.call('HGET', lease, 'generation')
-local passed = math.min(tonumber(generation) + 1, now + 86400000)
 redis.call('HSET', lease, 'owner', owner, 'run', ARGV[2], 'until', expires)
-redis.call('PEXPIREAT', lease, math.max(expires, passed))
+redis.call('PEXPIREAT', lease, math.max(expires, known_until(generation, now)))
 return { 1, generation }

@@ -28,7 +28,9 @@ end
 -- An entry holds what was flushed together: ask for about as many as the page has room for.
 local length = math.max(redis.call('XLEN', log), 1)
 local wanted = math.min(max_chunks * length / (tail - first + 1), max_bytes * length / (size + 1))
-local count = math.max(1, math.min(1024, math.ceil(wanted)))
+local most = math.max(1, math.min(1024, math.ceil(wanted)))
+-- But small ones may stand before large ones: begin with one, and go on with more while those found are small.
+local count = 1
 local from = string.format('%s-%.0f', generation, next_index)
 local entries, head, taken, bytes = {}, nil, 0, 0
 repeat
@@ -44,5 +46,7 @@ repeat
         taken = string.match(newest, '%-(%d+)$') - next_index + 1
         from = '(' .. newest
     end
-until #page < count or taken >= max_chunks or bytes >= max_bytes
+    local done = #page < count or taken >= max_chunks or bytes >= max_bytes
+    count = math.min(most, count * 4)
+until done
 return { now, fields, head or -1, entries }

@@ -9,8 +9,7 @@ if found[1] ~= ARGV[1] or found[2] ~= ARGV[2] then
     return unwritten(0)
 end
 local now = now_ms()
--- The generation stays known until the clock has passed it.
 redis.call('HDEL', lease, 'owner')
 redis.call('HSET', lease, 'until', '0')
-redis.call('PEXPIREAT', lease, math.min(tonumber(found[1]) + 1, now + 86400000))
+redis.call('PEXPIREAT', lease, known_until(found[1], now))
 return 1

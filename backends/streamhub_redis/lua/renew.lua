@@ -11,7 +11,6 @@ if found[1] ~= ARGV[1] or found[2] ~= ARGV[2] or now >= tonumber(found[3]) then
 end
 write_anyway()
 local expires = now + tonumber(ARGV[3])
-local passed = math.min(tonumber(found[1]) + 1, now + 86400000)
 redis.call('HSET', lease, 'until', expires)
-redis.call('PEXPIREAT', lease, math.max(expires, passed))
+redis.call('PEXPIREAT', lease, math.max(expires, known_until(found[1], now)))
 return 1

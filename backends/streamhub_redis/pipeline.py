@@ -7,7 +7,7 @@ caller ever owns the connection, so none can leave it in the middle of a reply.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from streamhub.errors import HubClosedError
 from streamhub_redis.dialling import Dial
@@ -19,30 +19,64 @@ from streamhub_redis.wire import Reply, Wire
 class _Batch:
     """The commands of one call."""
 
-    __slots__ = ("commands", "future")
+    __slots__ = ("commands", "confirmed", "future", "replies")
 
-    def __init__(self, commands: Sequence[bytes], future: asyncio.Future[list[Reply]]) -> None:
+    def __init__(self, commands: Sequence[bytes], *, confirmed: bool) -> None:
         self.commands = commands
-        self.future = future
+        self.confirmed = confirmed
+        self.future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+        self.replies: list[Reply] = []
+
+    def resolve(self) -> None:
+        """Give the caller its replies, if it still waits."""
+        if not self.future.done():
+            self.future.set_result(self.replies)
 
 
-class Channel:
+# What is sent at once, at least: a batch may be larger than a connection can take within the time of one command.
+_PART_BYTES = 64 * 1024
+
+
+def _parts(commands: Iterable[bytes]) -> Iterator[list[bytes]]:
+    part: list[bytes] = []
+    size = 0
+    for command in commands:
+        part.append(command)
+        size += len(command)
+        if size >= _PART_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+class Pipeline:
     """Keeps one connection to where ``dial`` leads, opened when it is needed.
 
     A task serves what was sent, while there is anything: what is sent meanwhile goes out together, next.
     """
 
-    def __init__(self, dial: Dial, *, where: str, timeout_seconds: float, on_demoted: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        dial: Dial,
+        *,
+        where: str,
+        timeout_seconds: float,
+        confirmation: bytes,
+        on_demoted: Callable[[], None],
+    ) -> None:
         """Begin without a connection.
 
         Args:
             dial: opens one.
             where: what messages call the server.
-            timeout_seconds: how long the server may take for each call.
+            timeout_seconds: how long the server may take for each command.
+            confirmation: the command that waits until what was written before it is confirmed.
             on_demoted: called when the server says that it is no master: connections to it are of no more use.
         """
         self._dial = dial
         self._timeout_seconds = timeout_seconds
+        self._confirmation = confirmation
         self._on_demoted = on_demoted
         self._where = where
         self._waiting: list[_Batch] = []
@@ -60,8 +94,10 @@ class Channel:
         """Take calls again after ``aclose``."""
         self._closed = False
 
-    async def run(self, commands: Sequence[bytes]) -> list[Reply]:
+    async def run(self, commands: Sequence[bytes], *, confirmed: bool = False) -> list[Reply]:
         """Send packed commands, together, and return their replies; a refusal is a reply, not raised.
+
+        With ``confirmed``, one more reply is that of the confirmation.
 
         Raises:
             BackendUnavailableError: the connection broke, or could not be made; commands may have been executed.
@@ -69,10 +105,10 @@ class Channel:
         """
         if self._closed:
             raise HubClosedError("the redis backend is closed")
-        batch = _Batch(commands, asyncio.get_running_loop().create_future())
+        batch = _Batch(commands, confirmed=confirmed)
         self._waiting.append(batch)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._serve(), name="redis channel")
+            self._task = asyncio.create_task(self._serve(), name="redis pipeline")
         return await batch.future
 
     async def _serve(self) -> None:
@@ -98,20 +134,38 @@ class Channel:
         if self._wire is not None and (self._leaving or await self._wire.stale()):
             # Nothing is awaited on it: nobody needs to know.
             await self._drop()
-        self._leaving = False
         if self._wire is None:
             self._wire = await self._dial()
+        self._leaving = False
         return self._wire
 
     async def _exchange(self, wire: Wire, batches: Sequence[_Batch]) -> None:
-        clock = asyncio.get_running_loop().time
+        commands = [command for batch in batches for command in batch.commands]
+        confirmed = [batch for batch in batches if batch.confirmed]
+        if confirmed:
+            # One for all of them, and nobody else waits for it.
+            commands.append(self._confirmation)
         async with asyncio.timeout(self._timeout_seconds) as limit:
-            await wire.send([command for batch in batches for command in batch.commands])
+            for part in _parts(commands):
+                await wire.send(part)
+                self._extend(limit)
             for batch in batches:
-                replies = [await wire.receive() for _ in batch.commands]
-                if not batch.future.done():
-                    batch.future.set_result(replies)
-                limit.reschedule(clock() + self._timeout_seconds)
+                for _ in batch.commands:
+                    batch.replies.append(await wire.receive())
+                    self._extend(limit)
+                if not batch.confirmed:
+                    batch.resolve()
+            if confirmed:
+                reply = await wire.receive()
+                for batch in confirmed:
+                    batch.replies.append(reply)
+                    batch.resolve()
+
+    def _extend(self, limit: asyncio.Timeout) -> None:
+        until = asyncio.get_running_loop().time() + self._timeout_seconds
+        # A timer for every reply would cost as much as the reply.
+        if until - (limit.when() or 0.0) > self._timeout_seconds / 64:
+            limit.reschedule(until)
 
     async def _drop(self) -> None:
         wire, self._wire = self._wire, None
@@ -127,10 +181,12 @@ class Channel:
     async def aclose(self) -> None:
         """Close the connection; calls that wait raise ``HubClosedError``."""
         self._closed = True
-        if self._task is not None:
-            await end_task(self._task)
-        for batch in [*self._flying, *self._waiting]:
-            if not batch.future.done():
-                batch.future.set_exception(HubClosedError("the redis backend was closed"))
-        self._flying, self._waiting = [], []
-        await self._drop()
+        try:
+            if self._task is not None:
+                await end_task(self._task)
+        finally:
+            for batch in [*self._flying, *self._waiting]:
+                if not batch.future.done():
+                    batch.future.set_exception(HubClosedError("the redis backend was closed"))
+            self._flying, self._waiting = [], []
+            await self._drop()
