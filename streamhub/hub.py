@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -78,6 +78,7 @@ class Hub:
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._draining = False
+        self._on_drain: dict[object, Callable[[], object]] = {}
 
     @classmethod
     def from_url(
@@ -179,7 +180,7 @@ class Hub:
             timeout_seconds = self.settings.drain_seconds
         check_seconds(timeout_seconds, "timeout_seconds", zero=True)
         if not self._draining:
-            self._draining = True
+            self._begin_to_drain()
             notify(self.observer, Event(name="drain", count=len(core.starter.runs)))
         await core.shut(DrainingError("the hub is draining: resume on another instance"), timeout_seconds)
 
@@ -192,9 +193,31 @@ class Hub:
             return
         if self._closing is None:
             core = self._open()
-            self._closed = self._draining = True
+            self._closed = True
+            self._begin_to_drain()
             self._closing = asyncio.get_running_loop().create_task(self._close(core), name="streamhub closing")
         await asyncio.shield(self._closing)
+
+    @contextmanager
+    def on_drain(self, callback: Callable[[], object]) -> Generator[None]:
+        """Inside the block, call back when the hub begins to drain or to close; at once if it has begun already.
+
+        For what is busy elsewhere than in a subscription, which is told anyway. The callback must not raise.
+        """
+        place = object()
+        self._on_drain[place] = callback
+        try:
+            if self._draining:
+                callback()
+            yield
+        finally:
+            del self._on_drain[place]
+
+    def _begin_to_drain(self) -> None:
+        if not self._draining:
+            self._draining = True
+            for callback in list(self._on_drain.values()):
+                callback()
 
     async def _close(self, core: Core) -> None:
         try:

@@ -14,6 +14,7 @@ from streamhub.interrupt import Interrupter
 from streamhub.sse import encode_comment
 from streamhub.web.hangup import hang_up
 
+HURRY_SECONDS = 1.0
 _PING = encode_comment("ping")
 
 
@@ -22,7 +23,7 @@ class ClientLeftError(StreamHubError):
 
 
 class ClientFrozenError(StreamHubError):
-    """The client has not read for the whole send timeout."""
+    """The client does not read, and is not waited for any longer."""
 
 
 class _Unsendable:
@@ -55,6 +56,16 @@ class Connection:
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._ping: asyncio.Task[None] | None = None
+        self._hurried: asyncio.TimerHandle | None = None
+
+    def hurry(self) -> None:
+        """Give the response a last second, for the hub drains.
+
+        A body that waits for chunks does not take it, for its subscription raises; one that waits for its client does.
+        """
+        if self._hurried is None:
+            late = ClientFrozenError("the client did not read while the server shuts down")
+            self._hurried = self._loop.call_later(HURRY_SECONDS, self._stop.interrupt, late)
 
     async def serve(self, body: Callable[[Connection], Awaitable[None]]) -> None:
         """Run the body, which starts and finishes the response.
@@ -70,13 +81,16 @@ class Connection:
             return
         except ResponseAbortedError as aborted:
             await self._cut(aborted)
+            if self._hurried is not None:  # a server that stops waits for what it has sent to be read
+                self._loop.call_later(HURRY_SECONDS, self._hang_up)
             raise
         except ClientFrozenError as frozen:
-            if str(self._scope.get("http_version", "1.1")).startswith("1"):  # others share one connection
-                hang_up(self._scope.get("client"), self._scope.get("server"))
+            self._hang_up()
             raise ResponseAbortedError(str(frozen)) from None
         finally:
             self._timer.cancel()
+            if self._hurried is not None:
+                self._hurried.cancel()
             await _cancelled(watcher, self._ping)
 
     async def _guarded(self, body: Callable[[Connection], Awaitable[None]]) -> None:
@@ -128,6 +142,10 @@ class Connection:
         """Make whoever forwards this response fail: some middleware ends the body cleanly when its app raises."""
         with suppress(Exception):  # the server's own word on it; ours follows
             await self._send({"type": "http.response.body", "body": _Unsendable(aborted), "more_body": True})
+
+    def _hang_up(self) -> None:
+        if str(self._scope.get("http_version", "1.1")).startswith("1"):  # others share one connection
+            hang_up(self._scope.get("client"), self._scope.get("server"))
 
     # --- watching
 

@@ -121,7 +121,8 @@ class EventStream(Response):
             # Only an EventSource knows 204, and it always sends GET; clients of fetch would try again for ever.
             may_refuse=scope["method"] == "GET" and not cursor.names_position,
         )
-        await connection.serve(reading.run)
+        with self._hub.on_drain(connection.hurry):
+            await connection.serve(reading.run)
 
     def _subscribe(self, after: Offset | str | None) -> Subscription:
         return self._hub.subscribe(self._key, run=self._run, after=after, wait=self._wait, strict=False)

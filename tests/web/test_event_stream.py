@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import pytest
@@ -360,6 +360,19 @@ async def test_frozen_client_is_cut_off_and_holds_nothing(hub: Hub, caplog: pyte
             await until(lambda: "read nothing for 0.5 s" in caplog.text)
             await until(lambda: not _accepted(port))
             assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("streamhub disconnect")]
+
+
+@pytest.mark.parametrize("kilobytes", [8, 64], ids=["what the server has taken", "what it has not taken"])
+async def test_shutdown_does_not_wait_for_a_client_that_does_not_read(hub: Hub, place: str, kilobytes: int) -> None:
+    async with AsyncExitStack() as clients, Hub.from_url(place) as other, other.produce("k") as producer:
+        async with asyncio.timeout(10), serving(app(hub), send_buffer=4096, timeout_graceful_shutdown=None) as port:
+            reply = await clients.enter_async_context(request(port, "/k", receive_buffer=4096))
+            reply.reader._transport.pause_reading()
+            for _ in range(4):
+                await producer.send("x" * kilobytes * 1024)
+                await producer.flush()
+            await hub.drain(0)
+        # The server has stopped, though the client is still connected.
 
 
 def _accepted(port: int) -> list[asyncio.BaseTransport]:
