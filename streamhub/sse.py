@@ -26,17 +26,20 @@ class EventTooLargeError(ValueError):
 def encode_event(data: bytes | None, *, event_id: str | None = None, name: str | None = None) -> bytes:
     """Write one event; without data it only sets what the client will send as ``Last-Event-ID``.
 
+    The id comes last: there are clients that take it at once, and would resume after an event of which they have only
+    read the first line.
+
     Raises:
         ValueError: the id or the name holds a line end or NUL, which would begin another field.
     """
-    head = b"" if event_id is None else b"id: %b\n" % _field("an event's id", event_id)
-    if name is not None:
-        head += b"event: %b\n" % _field("an event's name", name)
-    if data is None:
-        return head + b"\n"
-    if b"\n" in data or b"\r" in data:
-        data = b"\ndata: ".join(_LINE_END.split(data))
-    return b"%bdata: %b\n\n" % (head, data)
+    event = b"" if name is None else b"event: %b\n" % _field("an event's name", name)
+    if data is not None:
+        if b"\n" in data or b"\r" in data:
+            data = b"\ndata: ".join(_LINE_END.split(data))
+        event += b"data: %b\n" % data
+    if event_id is not None:
+        event += b"id: %b\n" % _field("an event's id", event_id)
+    return event + b"\n"
 
 
 def encode_comment(text: str = "") -> bytes:

@@ -22,7 +22,11 @@ from http_client import request
 from node_clients import Client, client, install
 from proxy import Proxy, proxied
 from redis_servers import free_port
-from web_server import until
+from starlette.applications import Starlette
+from web_server import serving, until
+
+from streamhub import Hub
+from streamhub.web import sse_routes
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -320,6 +324,44 @@ async def test_fetch_event_source_repeats_its_post_and_starts_nothing(both: Clus
     assert "".join(map(json.loads, state["texts"])) == text(60)
     assert state["named"] == [["end", {"state": "completed"}]]
     assert (state["errors"], state["connections"], both.calls) == (1, 2, ["k r"])
+
+
+@asynccontextmanager
+async def cutting_first(port: int, seen: bytes) -> AsyncIterator[int]:
+    """Relay to a port; the first connection ends with the line in which these bytes are."""
+    relayed: list[int] = []
+
+    async def relay(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        relayed.append(len(relayed))
+        cut = len(relayed) == 1
+        server, to_server = await asyncio.open_connection("127.0.0.1", port)
+        to_server.write(await client.readuntil(b"\r\n\r\n"))
+        while line := await server.readline():
+            to_client.write(line)
+            if cut and seen in line:
+                break
+        to_client.close()
+        to_server.close()
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as listening:
+        yield listening.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize("kind", ["eventsource", "fetch"])
+async def test_event_cut_off_between_its_lines_is_not_missed(hub: Hub, sources: Client, kind: str) -> None:
+    async with hub.produce("k") as producer:
+        for word in ("one", "two", "three"):
+            await producer.send(word)
+    async with serving(Starlette(routes=sse_routes(hub, authorize=None))) as port:
+        async with request(port, "/k") as reply:
+            await reply.events()
+        *_, event, _, _ = reply.raw.split(b"\n\n")
+        async with cutting_first(port, event.splitlines()[0]) as cutting:
+            await sources.call(kind, reader="a", url=f"http://127.0.0.1:{cutting}/k")
+            state = await sources.until(lambda state: state["named"], reader="a")
+
+    assert state["texts"] == ["one", "two", "three"]
+    assert state["connections"] == 2
 
 
 async def test_event_sources_are_told_of_a_cancel_and_of_a_dead_producer(both: Cluster, sources: Client) -> None:
