@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from web_server import serving, until
 
 from streamhub import Hub, HubSettings, Offset, Retention, StreamFailure
-from streamhub.sse import Event
+from streamhub.sse import Event, Parser
 from streamhub.web import EventStream, PlainFormat
 
 Get = Callable[..., AbstractAsyncContextManager[Reply]]
@@ -165,12 +165,33 @@ async def test_client_of_fetch_that_has_seen_the_end_is_told_again(hub: Hub) -> 
 
 
 @pytest.mark.parametrize(
-    "cursor", ["7", "7-", "x", "7-1-end-end", "<b>", "1-1\t", "9" * 65, "-1", "7-1end", "start-end"]
+    "cursor",
+    [
+        "7",
+        "7-",
+        "x",
+        "7-1-end-end",
+        "<b>",
+        "1-1\tz",
+        "9" * 65,
+        "-1",
+        "7-1end",
+        "start-end",
+        "\u0661-\u0661",
+        f"{2**63}-1",
+        f"1-{2**63}",
+        "9" * 62 + "-1",
+        "1-1 1-2",
+        "1-1,1-2",
+        "0x1-1",
+        "1_0-1",
+        "+1-1",
+    ],
 )
 async def test_malformed_cursor_is_refused_and_not_repeated(hub: Hub, cursor: str) -> None:
     await write(hub, "k", "one")
 
-    async with serving(app(hub)) as port, request(port, "/k", headers={"Last-Event-ID": cursor + "z"}) as reply:
+    async with serving(app(hub)) as port, request(port, "/k", headers={"Last-Event-ID": cursor}) as reply:
         assert (reply.status, await reply.body()) == (400, b"invalid cursor")
 
 
@@ -268,16 +289,36 @@ async def test_client_that_was_reading_is_told_that_the_stream_is_gone(hub: Hub)
 
 async def test_stream_that_is_about_to_start_is_waited_for(hub: Hub) -> None:
     async with serving(app(hub, wait=20)) as port:
-
-        async def read() -> list[Event]:
-            async with request(port, "/k") as reply:
-                return await reply.events()
-
-        reading = asyncio.create_task(read())
-        await until(lambda: any(task.get_name() == "streamhub disconnect" for task in asyncio.all_tasks()))
+        reading = asyncio.create_task(_read(port))
+        await until(lambda: len(_followed(hub)) == 1)
         await write(hub, "k", "one")
 
-        assert texts(await reading) == ["one"]
+        assert b"data: one\n" in (await reading).raw
+
+
+async def test_wait_for_a_stream_ends_when_the_hub_drains_or_the_client_leaves(hub: Hub) -> None:
+    async with serving(app(hub, wait=60)) as port:
+        leaving = asyncio.create_task(_read(port))
+        await until(lambda: len(_followed(hub)) == 1)
+        leaving.cancel()
+        await until(lambda: not _followed(hub))
+
+        waiting = asyncio.create_task(_read(port))
+        await until(lambda: len(_followed(hub)) == 1)
+        await hub.drain(0)
+        reply = await waiting
+        assert (reply.status, reply.ending) == (200, "cut")  # at any other status an EventSource would give up
+
+
+async def _read(port: int) -> Reply:
+    async with request(port, "/k") as reply:
+        await reply.events()
+    return reply
+
+
+def _followed(hub: Hub) -> list[str]:
+    """The streams that somebody reads."""
+    return list(hub._core.feeds._feeds)
 
 
 async def test_wait_for_a_stream_is_bounded(hub: Hub) -> None:
@@ -404,8 +445,33 @@ async def test_client_that_leaves_takes_its_subscription_along(hub: Hub) -> None
     async with hub.produce("k"), serving(app(hub)) as port:
         async with request(port, "/k") as reply:
             await reply.piece()
-            assert hub._core.feeds._feeds
-        await until(lambda: not hub._core.feeds._feeds)
+            assert _followed(hub)
+        await until(lambda: not _followed(hub))
+
+
+async def test_response_whose_task_is_cancelled_is_cut_off_and_leaves_nothing(hub: Hub) -> None:
+    async with hub.produce("k") as producer, AsyncExitStack() as clients:
+        await producer.send("one")
+        async with serving(app(hub), timeout_graceful_shutdown=0) as port:  # it cancels what still runs
+            reply = await clients.enter_async_context(request(port, "/k"))
+            assert (await reply.event()).data == b"one"
+        assert await reply.events() == []
+        assert reply.ending == "cut"
+        await until(lambda: not _followed(hub))
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("streamhub disconnect")]
+
+
+async def test_run_cut_off_at_any_byte_is_resumed_without_gap_or_duplicate(hub: Hub) -> None:
+    await write(hub, "k", "one", "two\nlines", "", "four")
+    async with serving(app(hub)) as port:
+        async with request(port, "/k") as reply:
+            whole = await reply.events()
+        for cut in range(len(reply.raw)):
+            parser = Parser()
+            head = list(parser.feed(reply.raw[:cut]))
+            async with request(port, "/k", headers={"Last-Event-ID": parser.last_id.decode()}) as further:
+                tail = await further.events() if further.status == 200 else []
+            assert head + tail == whole, cut
 
 
 async def test_silence_is_broken_by_comments(hub: Hub) -> None:
@@ -421,7 +487,7 @@ async def test_silence_is_broken_by_comments(hub: Hub) -> None:
 async def test_head_opens_no_stream(hub: Hub) -> None:
     async with hub.produce("k"), serving(app(hub)) as port, request(port, "/k", method="HEAD") as reply:
         assert (reply.status, reply.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
-        assert not hub._core.feeds._feeds
+        assert not _followed(hub)
 
 
 # --- payloads
