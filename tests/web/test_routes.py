@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from http_client import Reply, request
@@ -13,12 +14,14 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from web_server import serving, until
 
 from streamhub import Hub, Producer
 from streamhub.web import Answer, Asked, sse_routes
+from streamhub.web.aisdk import chat_routes
 
 JSON = {"Content-Type": "application/json"}
 
@@ -219,6 +222,55 @@ async def test_application_may_refuse_in_its_own_way(hub: Hub) -> None:
 def test_authorization_must_be_written_out(hub: Hub) -> None:
     with pytest.raises(TypeError, match="authorize"):
         sse_routes(hub)  # pyright: ignore[reportCallIssue]
+    with pytest.raises(TypeError, match="authorize"):
+        chat_routes(hub, lambda chat: Answer(source=list))  # pyright: ignore[reportCallIssue]
+
+
+async def test_authorization_that_fails_allows_nothing_and_tells_nothing(hub: Hub) -> None:
+    def authorize(req: Request, key: str, action: str) -> bool:
+        raise LookupError("the secret of the session store")
+
+    model = Model("a")
+    async with serving(routed(hub, model, authorize=authorize)) as port:
+        for method, path in (("GET", "/s/k"), ("POST", "/s/k"), ("POST", "/s/k/cancel"), ("GET", "/s/k/info")):
+            async with request(port, path, method=method, headers=JSON) as reply:
+                assert (reply.status, await reply.body()) == (500, b"Internal Server Error")
+    assert model.calls == []
+    assert await hub.info("k") is None
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "PUT", "DELETE", "PATCH"])
+async def test_other_methods_open_no_stream(hub: Hub, method: str) -> None:
+    async with hub.produce("k"), serving(routed(hub)) as port, request(port, "/s/k", method=method) as reply:
+        assert reply.status == 405
+
+
+async def test_another_origin_gets_what_the_applications_own_cors_middleware_gives(hub: Hub) -> None:
+    cors = Middleware(
+        CORSMiddleware, allow_origins=["https://a.example"], allow_headers=["*"], expose_headers=["X-Run-Id"]
+    )
+    application = Starlette(routes=sse_routes(hub, authorize=None), middleware=[cors])
+    async with hub.produce("k", run="r") as producer, serving(application) as port:
+        await producer.send("one")
+        asked = {"Origin": "https://a.example", "Access-Control-Request-Headers": "last-event-id",
+                 "Access-Control-Request-Method": "GET"}  # fmt: skip
+        async with request(port, "/k", method="OPTIONS", headers=asked) as reply:
+            assert (reply.status, reply.headers["access-control-allow-origin"]) == (200, "https://a.example")
+        async with request(port, "/k?run=r", headers={"Origin": "https://a.example"}) as reply:
+            assert reply.headers["access-control-expose-headers"] == "X-Run-Id"
+            assert (await reply.event()).data == b"one"
+
+
+@pytest.mark.parametrize("key", ["ü", "日本", "a b", "%", "?&#=", "..", "a:b", "\u202e", "🎉" * 128])
+async def test_key_of_any_characters_is_reached_by_its_encoded_path(hub: Hub, key: str) -> None:
+    async with hub.produce(key) as producer:
+        await producer.send("one")
+    async with serving(routed(hub)) as port:
+        path = quote(key, safe="").replace(".", "%2E")
+        async with request(port, f"/s/{path}") as reply:
+            assert await words(reply) == ["one"]
+        async with request(port, f"/s/{path}/info") as reply:
+            assert json.loads(await reply.body())["state"] == "ended"
 
 
 async def test_tenants_do_not_meet_under_one_name(hub: Hub) -> None:
