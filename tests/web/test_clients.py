@@ -188,7 +188,7 @@ async def test_chat_reloaded_mid_answer_and_after_the_end_shows_the_message_once
 
     kept = {**question, "id": "chat:c:m1", "role": "assistant", "parts": [{"type": "text", "text": text(60)}]}
     await chat.call("mount", page="c", api=f"{both.url}/api/chat", id="c", resume=True, messages=[question, kept])
-    state = await chat.until(lambda state: state["requests"] and state["statuses"][1:] and ready(state), page="c")
+    state = await chat.until(lambda state: state["finished"] and ready(state), page="c")
     assert [each["text"] for each in answers(state)] == [text(60)]
     assert state["requests"] == [["GET", 200, None]]
 
