@@ -9,41 +9,54 @@ import argparse
 import asyncio
 import os
 import re
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from statistics import median, quantiles
 
+from benchmarks.load import Load, freeze_heap, pace
+from benchmarks.peers import Caller, start_process
 from benchmarks.servers import redis_server
+from benchmarks.web_apps import stamp
 from streamhub import Hub
+from tests.redis_servers import free_port
 
 HOST = "127.0.0.1"
 DATA = re.compile(rb"data: (\d{19}) ")
+WARMUP_SECONDS = 1.0
+STREAMS, RATE = 64, 50.0
+CLIENTS, CROWD_STREAMS, CROWD_RATE = 1000, 100, 5.0
+
+Figures = dict[str, float]
 
 
 @asynccontextmanager
-async def serving(app: str, port: int, **variables: str) -> AsyncIterator[int]:
-    """Run an app of web_apps in a uvicorn of its own; yield its process id."""
-    command = [sys.executable, "-m", "uvicorn", "--factory", f"benchmarks.web_apps:{app}", "--port", str(port)]
-    environ = {**os.environ, **variables}
-    process = subprocess.Popen([*command, "--log-level", "critical"], env=environ)  # noqa: ASYNC220 - at once
+async def serving(app: str, **variables: str) -> AsyncIterator[tuple[int, int]]:
+    """Run an app of web_apps in a uvicorn of its own; yield its port and process id."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "uvicorn", "--factory", f"benchmarks.web_apps:{app}", "--port", str(port),
+        "--log-level", "critical", env={**os.environ, **variables},
+    )  # fmt: skip
     try:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            try:
-                _, writer = await asyncio.open_connection(HOST, port)
-            except OSError:
+        async with asyncio.timeout(20):
+            while not await _listening(port):  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.05)
-                continue
-            writer.close()
-            break
-        yield process.pid
+        yield port, process.pid
     finally:
         process.kill()
-        process.wait()
+        await process.wait()
+
+
+async def _listening(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(HOST, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 class Client(asyncio.Protocol):
@@ -62,25 +75,88 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard.set()
-        now = time.time_ns()
+        now = time.monotonic_ns()
         self._ages += [now - int(made) for made in DATA.findall(data)]
 
 
-async def connect(port: int, count: int, streams: int, ages: list[int]) -> list[Client]:
-    clients: list[Client] = []
-    loop = asyncio.get_running_loop()
-    for number in range(count):
-        _, client = await loop.create_connection(lambda number=number: Client(f"k{number % streams}", ages), HOST, port)
-        clients.append(client)
-        if number % 50 == 49:
-            await asyncio.gather(*(each.heard.wait() for each in clients))
-    await asyncio.gather(*(each.heard.wait() for each in clients))
-    return clients
+@asynccontextmanager
+async def clients(port: int, keys: Sequence[str], count: int, ages: list[int]) -> AsyncIterator[None]:
+    """Hold so many clients, which have all heard something, inside the block."""
+    loop, held = asyncio.get_running_loop(), list[Client]()
+    try:
+        for number in range(count):
+            key = keys[number % len(keys)]
+            held.append((await loop.create_connection(lambda key=key: Client(key, ages), HOST, port))[1])
+            if number % 50 == 49:
+                await held[-1].heard.wait()
+        await asyncio.gather(*(client.heard.wait() for client in held))
+        yield
+    finally:
+        for client in held:
+            if client.transport is not None:
+                client.transport.abort()
 
 
-def milliseconds(ages: list[int]) -> tuple[float, float]:
-    """Return median and 99th percentile."""
-    return median(ages) / 1e6, quantiles(ages, n=100)[98] / 1e6
+async def counted(ages: list[int], seconds: float) -> Figures:
+    """Let it run, then look for so many seconds."""
+    await asyncio.sleep(WARMUP_SECONDS)
+    ages.clear()
+    await asyncio.sleep(seconds)
+    found = ages.copy()
+    return {"p50 ms": median(found) / 1e6, "p99 ms": quantiles(found, n=100)[98] / 1e6, "events": len(found)}
+
+
+# --- what HTTP adds
+
+
+async def publish(caller: Caller, *, url: str, keys: Sequence[str], seconds: float) -> None:
+    """Role: open all streams, then send the load, the streams out of step with each other."""
+    load = Load(streams=len(keys), rate=RATE, seconds=seconds, warmup_seconds=0)
+    async with Hub.from_url(url) as hub, AsyncExitStack() as stack:
+        producers = [await stack.enter_async_context(hub.produce(key, unfinished="replace")) for key in keys]
+        freeze_heap()
+        await caller.say("open")
+        await caller.hear("go")
+        await pace(load, lambda stream, _: producers[stream].send(stamp()))
+        await caller.say("sent")
+
+
+async def through_http(url: str, seconds: float) -> Figures:
+    """The way through uvicorn."""
+    keys, ages = [f"http-{number}" for number in range(STREAMS)], list[int]()
+    total = seconds + 2 * WARMUP_SECONDS
+    async with (
+        serving("ours", STREAMHUB_URL=url) as (port, _),
+        start_process("benchmarks.web:publish", url=url, keys=keys, seconds=total) as publisher,
+    ):
+        await publisher.hear("open")
+        async with clients(port, keys, STREAMS, ages):
+            await publisher.say("go")
+            return await counted(ages, seconds)
+
+
+async def directly(url: str, seconds: float) -> Figures:
+    """The way through a subscription in this process."""
+    keys, ages = [f"direct-{number}" for number in range(STREAMS)], list[int]()
+
+    async def follow(hub: Hub, key: str) -> None:
+        async for chunk in hub.subscribe(key):
+            ages.append(time.monotonic_ns() - int(chunk.data[:19]))
+
+    total = seconds + 2 * WARMUP_SECONDS
+    async with start_process("benchmarks.web:publish", url=url, keys=keys, seconds=total) as publisher:
+        await publisher.hear("open")
+        async with Hub.from_url(url) as hub:
+            tasks = [asyncio.create_task(follow(hub, key)) for key in keys]
+            await publisher.say("go")
+            found = await counted(ages, seconds)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    return found
+
+
+# --- a thousand clients
 
 
 def cpu_seconds(pid: int) -> float:
@@ -92,77 +168,45 @@ def resident_kib(pid: int) -> int:
     return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
 
 
-async def crowd(app: str, port: int, seconds: float) -> dict[str, float]:
-    """1 000 clients on 100 streams, 1 event/s each."""
+async def crowd(app: str, seconds: float) -> Figures:
+    """Clients of streams that the server's own process produces, out of step with each other."""
     ages: list[int] = []
-    async with serving(app, port, STREAMS="100", RATE="1", STREAMHUB_URL="memory://") as pid:
-        await asyncio.sleep(2)
+    keys = [f"k{number}" for number in range(CROWD_STREAMS)]
+    variables = {"STREAMS": str(CROWD_STREAMS), "RATE": str(CROWD_RATE), "STREAMHUB_URL": "memory://"}
+    async with serving(app, **variables) as (port, pid):
+        await asyncio.sleep(WARMUP_SECONDS)
         empty = resident_kib(pid)
-        clients = await connect(port, 1000, 100, ages)
-        await asyncio.sleep(1)
-        ages.clear()
-        before = cpu_seconds(pid)
-        await asyncio.sleep(seconds)
-        used = cpu_seconds(pid) - before
-        p50, p99 = milliseconds(ages)
-        memory = (resident_kib(pid) - empty) / len(clients)
-        for client in clients:
-            assert client.transport is not None
-            client.transport.abort()
-    rate = len(ages) / seconds
-    return {"p50 ms": p50, "p99 ms": p99, "cpu %": 100 * used / seconds, "KiB/client": memory, "events/s": rate}
-
-
-async def added(url: str, port: int, seconds: float) -> dict[str, float]:
-    """64 streams x 50 chunks/s on Redis: through a subscription in this process, and through uvicorn."""
-    http: list[int] = []
-    direct: list[int] = []
-    async with serving("ours", port, STREAMHUB_URL=url), Hub.from_url(url) as writer, Hub.from_url(url) as reader:
-        keys = [f"k{number}" for number in range(64)]
-        for key in keys:
-            await writer.delete(key)
-
-        async def source(producer: object) -> AsyncIterator[str]:
-            while True:
-                yield f"{time.time_ns()} and a few words"
-                await asyncio.sleep(1 / 50)
-
-        async def subscribe(key: str) -> None:
-            async for chunk in reader.subscribe(key):
-                direct.append(time.time_ns() - int(chunk.data[:19]))  # noqa: PERF401 - on arrival
-
-        for key in keys:
-            await writer.start(key, source, run=f"{time.time_ns()}")
-        clients = await connect(port, 64, 64, http)
-        await asyncio.sleep(1)
-        http.clear()
-        await asyncio.sleep(seconds)
-        through, _ = milliseconds(http)
-        for client in clients:
-            assert client.transport is not None
-            client.transport.abort()
-        tasks = [asyncio.create_task(subscribe(key)) for key in keys]
-        await asyncio.sleep(1)
-        direct.clear()
-        await asyncio.sleep(seconds)
-        without, _ = milliseconds(direct)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await writer.drain(0)
-    return {"through HTTP, p50 ms": through, "subscription, p50 ms": without, "added ms": through - without}
+        async with clients(port, keys, CLIENTS, ages):
+            await asyncio.sleep(WARMUP_SECONDS)
+            used = -cpu_seconds(pid)
+            found = await counted(ages, seconds)
+            used += cpu_seconds(pid)
+            each = (resident_kib(pid) - empty) / CLIENTS
+    expected = seconds * CLIENTS * CROWD_RATE
+    cost = used / (seconds + WARMUP_SECONDS) / CLIENTS / CROWD_RATE
+    return {
+        **found,
+        "of the events %": 100 * found["events"] / expected,
+        "CPU µs/event": 1e6 * cost,
+        "KiB/client": each,
+    }
 
 
 async def main(rounds: int, seconds: float, url: str | None) -> None:
     with nullcontext(url) if url else redis_server() as place:
-        for number in range(rounds):
-            print("round", number + 1, "what HTTP adds:", _line(await added(place, 18_701, seconds)), flush=True)
+        for number in range(1, rounds + 1):
+            http, direct = await through_http(place, seconds), await directly(place, seconds)
+            _say(number, "through uvicorn", http)
+            _say(number, "subscription", direct)
+            _say(number, "HTTP adds", {"p50 ms": http["p50 ms"] - direct["p50 ms"]})
             for app in ("ours", "peer"):
-                print("round", number + 1, f"{app:5}", _line(await crowd(app, 18_702, seconds)), flush=True)
+                _say(number, app, await crowd(app, seconds))
 
 
-def _line(figures: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
+def _say(number: int, what: str, figures: Figures) -> None:
+    print(
+        f"round {number}", f"{what:15}", ", ".join(f"{name} {value:.2f}" for name, value in figures.items()), flush=True
+    )
 
 
 if __name__ == "__main__":

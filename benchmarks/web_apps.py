@@ -1,6 +1,6 @@
 """What the benchmark of the web side serves: runs through ``EventStream``, and the same through sse-starlette.
 
-Each event's data begins with the time at which it was made, in nanoseconds since 1970.
+Each event's data begins with the time at which it was made, in nanoseconds of CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ RATE = float(os.environ.get("RATE", "1"))
 
 
 def stamp() -> str:
-    return f"{time.time_ns()} and a few words"
+    return f"{time.monotonic_ns():019d} and a few words"
 
 
-async def paced() -> AsyncIterator[str]:
-    """Yield stamps at the rate, on time: a pause is not made up for."""
+async def paced(number: int) -> AsyncIterator[str]:
+    """Yield stamps at the rate, on time and out of step with the other streams: a pause is not made up for."""
     loop = asyncio.get_running_loop()
-    due = loop.time()
+    due = loop.time() + number / STREAMS / RATE
     while True:
         due = max(due + 1 / RATE, loop.time())
         await asyncio.sleep(due - loop.time())
@@ -46,7 +46,7 @@ def ours() -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with hub.lifespan(app):
             for number in range(STREAMS):
-                await hub.start(f"k{number}", lambda producer: paced(), run="r")
+                await hub.start(f"k{number}", lambda producer, number=number: paced(number), run="r")
             yield
             await hub.drain(0)
 
@@ -59,17 +59,17 @@ def peer() -> Starlette:
 
     queues: dict[str, set[asyncio.Queue[tuple[str, str]]]] = defaultdict(set)
 
-    async def produce(key: str) -> None:
+    async def produce(stream: int) -> None:
         number = 0
-        async for data in paced():
+        async for data in paced(stream):
             number += 1
-            for queue in queues[key]:
+            for queue in queues[f"k{stream}"]:
                 queue.put_nowait((f"1-{number}", data))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(produce(f"k{number}")) for number in range(STREAMS)]
+            tasks = [group.create_task(produce(number)) for number in range(STREAMS)]
             yield
             for task in tasks:
                 task.cancel()

@@ -34,7 +34,7 @@ class Unreadable(Exception):  # noqa: N818 - no error of the caller's: it become
 
 
 class EventFormat(Protocol):
-    """Turns what a subscription tells into bytes. One object serves one response."""
+    """Turns what a subscription tells into bytes, for one response."""
 
     headers: tuple[tuple[bytes, bytes], ...]
     """Headers beside those of every event stream."""
@@ -65,7 +65,10 @@ class EventFormat(Protocol):
 
 
 class PlainFormat:
-    """Chunks as ``message`` events, and the events ``reset``, ``abandoned``, ``end`` and ``gone``."""
+    """Chunks as ``message`` events, and the events ``reset``, ``abandoned``, ``end`` and ``gone``.
+
+    One object may serve many responses; readers of one stream then share what they are sent.
+    """
 
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
@@ -73,6 +76,7 @@ class PlainFormat:
         if payload not in _ENCODERS:
             raise ConfigError(f"payload={payload!r}: use one of {', '.join(map(repr, get_args(Payload)))}")
         self._encode = _ENCODERS[payload]
+        self._written: tuple[Chunk | None, bytes] = (None, b"")
 
     def opened(self, position: Offset | None) -> bytes:
         """Prime the client with an id, so that it resumes this run even if no chunk reaches it."""
@@ -81,7 +85,11 @@ class PlainFormat:
 
     def chunk(self, chunk: Chunk) -> bytes:
         """Write a chunk under its offset."""
-        return encode_event(self._encode(chunk), event_id=str(chunk.offset))
+        written, event = self._written
+        if written is not chunk:
+            event = encode_event(self._encode(chunk), event_id=str(chunk.offset))
+            self._written = (chunk, event)
+        return event
 
     def reset(self, reason: Reset) -> bytes:
         """Write ``reset``, with an empty id: until the next event there is no position."""

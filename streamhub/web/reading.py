@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 from streamhub.errors import (
@@ -108,8 +108,11 @@ class Reading:
             if subscription.end is not None:
                 await self._connection.finish(self._format.ended(subscription.end, subscription.position))
 
-    def _joined(self, batch: Iterable[Chunk]) -> Iterator[bytes]:
+    def _joined(self, batch: Sequence[Chunk]) -> Iterator[bytes]:
         """Yield the chunks' events in pieces of about ``WRITE_BYTES``: a client that is slow holds one of them."""
+        if len(batch) == 1:
+            yield self._format.chunk(batch[0])
+            return
         events: list[bytes] = []
         size = 0
         for chunk in batch:

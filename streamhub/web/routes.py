@@ -69,12 +69,15 @@ def sse_routes(
         wait: seconds that a subscriber waits for a stream that is about to start.
         ping_seconds, send_timeout_seconds: see ``EventStream``.
     """
-    events = partial(EventStream, hub, wait=wait, ping_seconds=ping_seconds, send_timeout_seconds=send_timeout_seconds)
-
-    def read(key: str, run: str | None) -> EventStream:
-        return events(key, run=run, format=PlainFormat(payload))
-
-    routes = StreamRoutes(hub, authorize, answer, key, read)
+    events = partial(
+        EventStream,
+        hub,
+        wait=wait,
+        format=PlainFormat(payload),
+        ping_seconds=ping_seconds,
+        send_timeout_seconds=send_timeout_seconds,
+    )
+    routes = StreamRoutes(hub, authorize, answer, key, events)
     return [
         Route(f"{path}/{{key}}", routes.subscribe, methods=["GET"]),
         Route(f"{path}/{{key}}", routes.start, methods=["POST"]),
@@ -92,7 +95,7 @@ class StreamRoutes:
         authorize: Authorize | None,
         answer: Answerer | None,
         key: KeyOf | None,
-        events: Callable[[str, str | None], EventStream],
+        events: Callable[..., EventStream],
     ) -> None:
         self._hub = hub
         self._authorize = authorize
@@ -139,7 +142,7 @@ class StreamRoutes:
         )
 
     def _stream(self, key: str, run: str | None) -> Response:
-        response = self._events(key, run)
+        response = self._events(key, run=run)
         if run is not None and run.isascii() and run.isprintable():
             response.headers["x-run-id"] = run
         return response
