@@ -17,7 +17,7 @@ async def model(prompt):  # stands in for an LLM call
 @app.post("/chats/{chat}/messages/{message}")
 async def post(chat: str, message: str, prompt: str = Body(embed=True)):
     with suppress(StreamEndedError):  # sent twice, and answered: it is there to be read
-        await hub.start(f"chat:{chat}", lambda producer: model(prompt), run=message)
+        await hub.start(f"chat:{chat}", lambda producer: model(prompt), run=message, unfinished="replace")
     return {"run": message}
 
 
