@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import pytest
 from counting import COUNT, count
+from h2.connection import H2Connection
 from http_client import Reply, request
+from hyperframe.frame import SettingsFrame
 from redis_servers import free_port
 from starlette.applications import Starlette
 from web_server import serving, until
@@ -138,6 +141,45 @@ async def test_sigterm_with_open_streams_loses_nothing(server: str, tmp_path: Pa
             await asyncio.gather(
                 *(resume(number, reply, head) for (number, reply), head in zip(replies, heads, strict=True))
             )
+
+
+DATA_FRAME, RESET_FRAME, END_STREAM = 0, 3, 1
+
+
+async def test_stream_of_http2_is_reset_not_ended(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/streams.db?drain_seconds={DRAIN_SECONDS}"
+    command = ["granian", "--interface", "asgi", "--http", "auto", "--port", "{port}", "drain_app:app"]
+    async with instance(command, url, tmp_path) as running:
+        headers = {"Content-Type": "application/json", "X-Run-Id": "r"}
+        async with request(running.port, "/k", method="POST", headers=headers, body=b"{}") as reply:
+            assert await reply.event()
+            async with asyncio.timeout(20):
+                assert await _ending_by_http2(running) == "reset"
+
+
+async def _ending_by_http2(running: Instance) -> str:
+    """Read a stream, and end the server once something has come; tell how the stream ended."""
+    loop, connection = asyncio.get_running_loop(), H2Connection()
+    connection.initiate_connection()
+    head = [(":method", "GET"), (":path", "/k"), (":scheme", "http"), (":authority", "test")]
+    connection.send_headers(1, head, end_stream=True)
+    with socket.create_connection(("127.0.0.1", running.port)) as sock:
+        sock.setblocking(False)
+        await loop.sock_sendall(sock, connection.data_to_send() + SettingsFrame(flags=["ACK"]).serialize())
+        received, terminated = b"", False
+        while piece := await loop.sock_recv(sock, 65536):
+            received += piece
+            while len(received) >= 9 + (size := int.from_bytes(received[:3], "big")):
+                kind, flags, stream = received[3], received[4], int.from_bytes(received[5:9], "big")
+                received = received[9 + size :]
+                if stream == 1 and kind == RESET_FRAME:
+                    return "reset"
+                if kind == DATA_FRAME and flags & END_STREAM:
+                    return "clean"
+                if kind == DATA_FRAME and not terminated:
+                    terminated = True
+                    running.terminate()
+    return "with the connection"
 
 
 async def test_producers_get_their_drain_time_and_one_signal_is_enough(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import resource
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import quote
@@ -28,6 +29,7 @@ from streamhub.web.requests import read_object
 
 JSON = {"Content-Type": "application/json"}
 IDLE = 2000
+UNFINISHED = 200
 KIB_PER_CLIENT = 100
 
 
@@ -144,6 +146,28 @@ async def test_thousands_of_idle_readers_hold_little_each(tmp_path: Path) -> Non
             event = await reply.event()
             assert event is not None
             assert event.data == b"still there"
+
+    assert each < KIB_PER_CLIENT, f"{each:.0f} KiB for each client"
+
+
+@pytest.mark.timeout(120)
+async def test_requests_that_are_never_finished_hinder_nobody(tmp_path: Path) -> None:
+    command, _ = COMMANDS["uvicorn"]
+    url = f"sqlite:///{tmp_path}/streams.db?drain_seconds=0"
+    async with instance(command, url, tmp_path) as running, Hub.from_url(url) as hub, AsyncExitStack() as stack:
+        before = _resident_kib(running.process.pid)
+        for beginning in (b"GET /k HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"GET /k HTTP/1.1\r\n" + b"X" * 4096):
+            for _ in range(UNFINISHED):
+                connection = stack.enter_context(socket.create_connection(("127.0.0.1", running.port)))
+                connection.sendall(beginning)
+        async with hub.produce("k") as producer, request(running.port, "/k") as reply:
+            await producer.send("still served")
+            event = await reply.event()
+            assert event is not None
+            assert event.data == b"still served"
+        each = (_resident_kib(running.process.pid) - before) / UNFINISHED / 2
+        running.terminate()
+        await running.gone()
 
     assert each < KIB_PER_CLIENT, f"{each:.0f} KiB for each client"
 
