@@ -3,6 +3,11 @@
 Needs the extra ``web`` (Starlette). ``streamhub.web.aisdk`` speaks the protocol of the AI SDK's ``useChat``.
 """
 
+from importlib.util import find_spec
+
+if find_spec("starlette") is None:
+    raise ModuleNotFoundError("streamhub.web needs Starlette: pip install 'streamhub-py[web]'", name="starlette")
+
 from streamhub.web.answers import Answer
 from streamhub.web.authorization import Action, Authorize
 from streamhub.web.event_stream import EventStream
