@@ -140,8 +140,12 @@ class Connection:
 
     async def _cut(self, aborted: ResponseAbortedError) -> None:
         """Make whoever forwards this response fail: some middleware ends the body cleanly when its app raises."""
+        patience = asyncio.timeout(HURRY_SECONDS)
         with suppress(Exception):  # the server's own word on it; ours follows
-            await self._send({"type": "http.response.body", "body": _Unsendable(aborted), "more_body": True})
+            async with patience:
+                await self._send({"type": "http.response.body", "body": _Unsendable(aborted), "more_body": True})
+        if patience.expired():  # who forwards it waits for a client that does not read
+            self._hang_up()
 
     def _hang_up(self) -> None:
         if str(self._scope.get("http_version", "1.1")).startswith("1"):  # others share one connection

@@ -13,6 +13,7 @@ import pytest
 import servers
 from http_client import Reply, request
 from redis_servers import started
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 from web_server import serving, until
@@ -403,10 +404,18 @@ async def test_frozen_client_is_cut_off_and_holds_nothing(hub: Hub, caplog: pyte
             assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("streamhub disconnect")]
 
 
+async def _pass_on(req: Request, call_next: Any) -> Any:
+    return await call_next(req)
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "behind middleware"])
 @pytest.mark.parametrize("kilobytes", [8, 64], ids=["what the server has taken", "what it has not taken"])
-async def test_shutdown_does_not_wait_for_a_client_that_does_not_read(hub: Hub, place: str, kilobytes: int) -> None:
+async def test_shutdown_does_not_wait_for_a_client_that_does_not_read(
+    hub: Hub, place: str, kilobytes: int, wrapped: bool
+) -> None:
+    served = BaseHTTPMiddleware(app(hub), dispatch=_pass_on) if wrapped else app(hub)
     async with AsyncExitStack() as clients, Hub.from_url(place) as other, other.produce("k") as producer:
-        async with asyncio.timeout(10), serving(app(hub), send_buffer=4096, timeout_graceful_shutdown=None) as port:
+        async with asyncio.timeout(10), serving(served, send_buffer=4096, timeout_graceful_shutdown=None) as port:
             reply = await clients.enter_async_context(request(port, "/k", receive_buffer=4096))
             reply.reader._transport.pause_reading()
             for _ in range(4):
