@@ -107,7 +107,9 @@ async def request(
         raise
     reader, writer = await asyncio.open_connection(sock=sock, limit=64 * 1024)
     try:
-        sent = {"Host": "test", **({"Content-Length": str(len(body))} if method == "POST" else {}), **(headers or {})}
+        given = headers or {}
+        sized = method == "POST" and "Transfer-Encoding" not in given
+        sent = {"Host": "test", **({"Content-Length": str(len(body))} if sized else {}), **given}
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items())]
         writer.write("\r\n".join(lines).encode("utf-8") + b"\r\n\r\n" + body)
         async with asyncio.timeout(PATIENCE_SECONDS):
