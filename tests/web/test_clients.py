@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,8 +26,9 @@ from redis_servers import free_port
 from starlette.applications import Starlette
 from web_server import serving, until
 
-from streamhub import Hub
-from streamhub.web import sse_routes
+from streamhub import Hub, Producer
+from streamhub.web import Answer, sse_routes
+from streamhub.web.aisdk import chat_routes
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -326,21 +328,28 @@ async def test_fetch_event_source_repeats_its_post_and_starts_nothing(both: Clus
     assert (state["errors"], state["connections"], both.calls) == (1, 2, ["k r"])
 
 
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while piece := await reader.read(65536):
+        writer.write(piece)
+
+
 @asynccontextmanager
-async def cutting_first(port: int, seen: bytes) -> AsyncIterator[int]:
-    """Relay to a port; the first connection ends with the line in which these bytes are."""
+async def cutting_first(port: int, last: bytes) -> AsyncIterator[int]:
+    """Relay to a port; the first connection ends behind what matches the pattern, at the start of a line."""
     relayed: list[int] = []
 
     async def relay(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         relayed.append(len(relayed))
         cut = len(relayed) == 1
         server, to_server = await asyncio.open_connection("127.0.0.1", port)
-        to_server.write(await client.readuntil(b"\r\n\r\n"))
+        asking = asyncio.create_task(_pass_on(client, to_server))
         while line := await server.readline():
-            to_client.write(line)
-            if cut and seen in line:
+            found = re.match(last, line) if cut else None
+            to_client.write(line[: found.end()] if found else line)
+            if found:
                 break
         to_client.close()
+        asking.cancel()
         to_server.close()
 
     async with await asyncio.start_server(relay, "127.0.0.1", 0) as listening:
@@ -356,12 +365,30 @@ async def test_event_cut_off_between_its_lines_is_not_missed(hub: Hub, sources: 
         async with request(port, "/k") as reply:
             await reply.events()
         *_, event, _, _ = reply.raw.split(b"\n\n")
-        async with cutting_first(port, event.splitlines()[0]) as cutting:
+        async with cutting_first(port, re.escape(event.splitlines()[0]) + b"\n") as cutting:
             await sources.call(kind, reader="a", url=f"http://127.0.0.1:{cutting}/k")
             state = await sources.until(lambda state: state["named"], reader="a")
 
     assert state["texts"] == ["one", "two", "three"]
     assert state["connections"] == 2
+
+
+async def test_chat_cut_off_within_an_id_resumes_its_tail_with_equal_text(hub: Hub, chat: Client) -> None:
+    async def say(producer: Producer) -> AsyncIterator[str]:
+        for number in range(30):
+            yield f"word-{number} "
+            await asyncio.sleep(0.01)
+
+    routes = chat_routes(hub, lambda chat: Answer(source=say), authorize=None)
+    async with serving(Starlette(routes=routes)) as port, cutting_first(port, rb"id: \d+-1(?=2\n)") as cutting:
+        await chat.call("mount", page="a", api=f"http://127.0.0.1:{cutting}/api/chat", id="c", tail=True)
+        await chat.call("send", page="a", text="hi", id="m1")
+        await chat.until(lambda state: state["status"] == "error", page="a")
+        await chat.call("resume", page="a")
+        state = await chat.until(ready, page="a")
+
+    assert [each["text"] for each in answers(state)] == [text(30)]
+    assert state["requests"][-1][2].endswith("-11")
 
 
 async def test_event_sources_are_told_of_a_cancel_and_of_a_dead_producer(both: Cluster, sources: Client) -> None:
