@@ -23,23 +23,25 @@ class EventTooLargeError(ValueError):
 # --- encoding
 
 
-def encode_event(data: bytes | None, *, event_id: str | None = None, name: str | None = None) -> bytes:
+def encode_event(
+    data: bytes | None, *, event_id: str | None = None, name: str | None = None, id_last: bool = False
+) -> bytes:
     """Write one event; without data it only sets what the client will send as ``Last-Event-ID``.
 
-    The id comes last: there are clients that take it at once, and would resume after an event of which they have only
-    read the first line.
+    Where the id stands makes no difference to a client that keeps to the standard. There are some that take it as soon
+    as they read it, and miss an event that is cut off behind it (``id_last`` is for those); and some that take an event
+    as soon as they read its data, with the id before it.
 
     Raises:
         ValueError: the id or the name holds a line end or NUL, which would begin another field.
     """
+    id_line = b"" if event_id is None else b"id: %b\n" % _field("an event's id", event_id)
     event = b"" if name is None else b"event: %b\n" % _field("an event's name", name)
     if data is not None:
         if b"\n" in data or b"\r" in data:
             data = b"\ndata: ".join(_LINE_END.split(data))
         event += b"data: %b\n" % data
-    if event_id is not None:
-        event += b"id: %b\n" % _field("an event's id", event_id)
-    return event + b"\n"
+    return b"%b%b\n" % ((event, id_line) if id_last else (id_line, event))
 
 
 def encode_comment(text: str = "") -> bytes:

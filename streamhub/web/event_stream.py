@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from starlette.background import BackgroundTask
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -25,6 +26,15 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-accel-buffering", b"no"),
     (b"x-content-type-options", b"nosniff"),
 )
+
+
+def takes_id_last(scope: Scope) -> bool:
+    """Say whether an event's id should come after its data, for the client that asks.
+
+    ``fetch-event-source`` needs that, and as an ``EventSource`` it asks for event streams by name. TanStack's client,
+    which needs the id before the data, asks for anything.
+    """
+    return "text/event-stream" in Headers(scope=scope).get("accept", "")
 
 
 class EventStream(Response):
@@ -59,7 +69,7 @@ class EventStream(Response):
             run: only this run.
             after: where to begin, if the request does not say it by ``Last-Event-ID`` or ``?after=``.
             wait: seconds to wait for a stream that is about to start, before anything is sent.
-            format: how the run is written; default ``PlainFormat()``.
+            format: how the run is written; default: ``PlainFormat`` with the id where this client needs it.
             retry_seconds: what the client is asked to wait before it reconnects, give or take a half of it.
             ping_seconds: after so much silence a comment is sent.
             send_timeout_seconds: a client that takes nothing for so long is cut off.
@@ -71,7 +81,7 @@ class EventStream(Response):
         self._run = None if run is None else check_name(run, "run")
         self._after = Cursor(None) if after is None else parse_cursor(str(after))
         self._wait = check_seconds(wait, "wait", zero=True)
-        self._format = PlainFormat() if format is None else format
+        self._format = format
         self._retry_seconds = check_seconds(retry_seconds, "retry_seconds")
         self._ping_seconds = check_seconds(ping_seconds, "ping_seconds")
         self._send_timeout_seconds = check_seconds(send_timeout_seconds, "send_timeout_seconds")
@@ -79,7 +89,7 @@ class EventStream(Response):
         self.background: BackgroundTask | None = background
         self.body: bytes = b""
         given = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
-        self.raw_headers: list[tuple[bytes, bytes]] = [*HEADERS, *self._format.headers, *given]
+        self.raw_headers: list[tuple[bytes, bytes]] = [*HEADERS, *(() if format is None else format.headers), *given]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -113,7 +123,7 @@ class EventStream(Response):
         reading = Reading(
             connection,
             self._subscribe,
-            self._format,
+            self._format or PlainFormat(id_last=takes_id_last(scope)),
             cursor=cursor if cursor != Cursor(None) else self._after,
             headers=self.raw_headers,
             retry_seconds=self._retry_seconds,

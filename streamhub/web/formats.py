@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from streamhub.errors import ConfigError
@@ -67,15 +68,17 @@ class EventFormat(Protocol):
 class PlainFormat:
     """Chunks as ``message`` events, and the events ``reset``, ``abandoned``, ``end`` and ``gone``.
 
-    One object may serve many responses; readers of one stream then share what they are sent.
+    One object may serve many responses; readers of one stream then share what they are sent. ``id_last``: see
+    ``streamhub.sse.encode_event``.
     """
 
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
-    def __init__(self, payload: Payload = "text") -> None:
+    def __init__(self, payload: Payload = "text", *, id_last: bool = False) -> None:
         if payload not in _ENCODERS:
             raise ConfigError(f"payload={payload!r}: use one of {', '.join(map(repr, get_args(Payload)))}")
         self._encode = _ENCODERS[payload]
+        self._event = partial(encode_event, id_last=id_last)
         self._written: tuple[Chunk | None, bytes] = (None, b"")
 
     def opened(self, position: Offset | None) -> bytes:
@@ -87,13 +90,13 @@ class PlainFormat:
         """Write a chunk under its offset."""
         written, event = self._written
         if written is not chunk:
-            event = encode_event(self._encode(chunk), event_id=str(chunk.offset))
+            event = self._event(self._encode(chunk), event_id=str(chunk.offset))
             self._written = (chunk, event)
         return event
 
     def reset(self, reason: Reset) -> bytes:
         """Write ``reset``, with an empty id: until the next event there is no position."""
-        return encode_event(_json({"reason": reason}), event_id="", name="reset")
+        return self._event(_json({"reason": reason}), event_id="", name="reset")
 
     def abandoned(self) -> bytes:
         """Write ``abandoned``; the position stays."""
@@ -101,11 +104,11 @@ class PlainFormat:
 
     def ended(self, end: End, position: Offset | None) -> bytes:
         """Write ``end``."""
-        return encode_event(_json(told(end)), event_id=last_id(position), name="end")
+        return self._event(_json(told(end)), event_id=last_id(position), name="end")
 
     def gone(self, reason: Gone, position: Offset | None) -> bytes:
         """Write ``gone``."""
-        return encode_event(_json({"reason": reason}), event_id=last_id(position), name="gone")
+        return self._event(_json({"reason": reason}), event_id=last_id(position), name="gone")
 
 
 def told(end: End) -> dict[str, str]:

@@ -18,7 +18,7 @@ from streamhub.hub import Hub
 from streamhub.inputs import check_name
 from streamhub.web.answers import RETRY_AFTER, Answer, start_answer
 from streamhub.web.authorization import Action, Authorize, check_allowed
-from streamhub.web.event_stream import EventStream
+from streamhub.web.event_stream import EventStream, takes_id_last
 from streamhub.web.formats import Payload, PlainFormat, told
 from streamhub.web.requests import read_object, text_field
 
@@ -73,11 +73,11 @@ def sse_routes(
         EventStream,
         hub,
         wait=wait,
-        format=PlainFormat(payload),
         ping_seconds=ping_seconds,
         send_timeout_seconds=send_timeout_seconds,
     )
-    routes = StreamRoutes(hub, authorize, answer, key, events)
+    formats = PlainFormat(payload), PlainFormat(payload, id_last=True)
+    routes = StreamRoutes(hub, authorize, answer, key, events, formats)
     return [
         Route(f"{path}/{{key}}", routes.subscribe, methods=["GET"]),
         Route(f"{path}/{{key}}", routes.start, methods=["POST"]),
@@ -96,17 +96,19 @@ class StreamRoutes:
         answer: Answerer | None,
         key: KeyOf | None,
         events: Callable[..., EventStream],
+        formats: tuple[PlainFormat, PlainFormat],
     ) -> None:
         self._hub = hub
         self._authorize = authorize
         self._answer = answer
         self._key = key
         self._events = events
+        self._formats = formats
 
     async def subscribe(self, request: Request) -> Response:
         """GET: read the stream."""
         key = await self._allowed(request, "subscribe")
-        return self._stream(key, _run(request))
+        return self._stream(request, key, _run(request))
 
     async def start(self, request: Request) -> Response:
         """POST: start a run and read it, or go on reading."""
@@ -118,7 +120,7 @@ class StreamRoutes:
         answer = self._answer(Asked(request=request, key=key, run=_run(request), body=await read_object(request)))
         if inspect.isawaitable(answer):
             answer = await answer
-        return self._stream(key, await start_answer(self._hub, key, answer))
+        return self._stream(request, key, await start_answer(self._hub, key, answer))
 
     async def cancel(self, request: Request) -> Response:
         """POST: ask that the run stop; ``run`` and ``reason`` are in the body."""
@@ -141,8 +143,8 @@ class StreamRoutes:
             {"run": found.run, "state": found.state, "tail": found.tail, "end": found.end and told(found.end)}
         )
 
-    def _stream(self, key: str, run: str | None) -> Response:
-        response = self._events(key, run=run)
+    def _stream(self, request: Request, key: str, run: str | None) -> Response:
+        response = self._events(key, run=run, format=self._formats[takes_id_last(request.scope)])
         if run is not None and run.isascii() and run.isprintable():
             response.headers["x-run-id"] = run
         return response

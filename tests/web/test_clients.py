@@ -362,7 +362,7 @@ async def test_event_cut_off_between_its_lines_is_not_missed(hub: Hub, sources: 
         for word in ("one", "two", "three"):
             await producer.send(word)
     async with serving(Starlette(routes=sse_routes(hub, authorize=None))) as port:
-        async with request(port, "/k") as reply:
+        async with request(port, "/k", headers={"Accept": "text/event-stream"}) as reply:
             await reply.events()
         *_, event, _, _ = reply.raw.split(b"\n\n")
         async with cutting_first(port, re.escape(event.splitlines()[0]) + b"\n") as cutting:
