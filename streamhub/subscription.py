@@ -165,13 +165,11 @@ class Subscription:
         while self._next >= len(self._ready) or self._feeds.closed_with is not None:
             self._check_open()
             version = feed.version
-            window = feed.window
-            if window is not None and self._shares(window):
-                if self._take_from(window):
-                    return
-                if feed.settled == version and feed.abandoned is None and self._index == window.tail:
-                    await feed.wait(version)
-                    continue
+            if self._take_from_window(feed.window):
+                return
+            if feed.settled == version and feed.abandoned is None and self._at_tail_of(feed.window):
+                await feed.wait(version)
+                continue
             loaded = await self._read(feed, self._index)
             if self._take_page(loaded):
                 return
@@ -186,20 +184,23 @@ class Subscription:
     async def _read(self, feed: Feed, after: int) -> LoadedPage:
         return await ride(lambda: feed.read(after), self._outage_seconds)
 
-    def _take_from(self, window: Window) -> bool:
-        """Take what the window holds after the cursor; True if there was something, or the end."""
-        if self._index == window.tail:
-            return self._finish(window.end)
+    def _take_from_window(self, window: Window | None) -> bool:
+        """Take what the feed holds after the cursor; True if there was something, or the end."""
+        if window is None or not self._shares(window):
+            return False
         if chunks := window.after(self._index):
             self._take(chunks)
             return True
-        return False
+        return self._index == window.tail and self._finish(window.end)
 
     def _shares(self, window: Window) -> bool:
         """Say whether the cursor lies in the window's history; if not, the store decides what became of it."""
         if window.spans[0].generation != self._identity or self._index > window.tail:
             return False
         return self._fetched is None or generation_at(window.spans, self._index) == self._fetched.generation
+
+    def _at_tail_of(self, window: Window | None) -> bool:
+        return window is not None and self._index == window.tail and self._shares(window)
 
     def _take_page(self, loaded: LoadedPage) -> bool:
         """Take what a page holds after the cursor; True if there was something, or the end."""
@@ -235,8 +236,6 @@ class Subscription:
 
     async def _opened(self) -> Feed:
         """Follow the stream and pin the run, waiting for it as long as was asked; return its feed."""
-        if self._feed is not None and self._identity:
-            return self._feed
         if self._feed is None:
             self._check_open()
             self._feed = await self._feeds.attach(self.key)
