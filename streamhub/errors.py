@@ -21,7 +21,8 @@
     ├── StreamFailedError, StreamAbandonedError, StreamEndedError, StreamUnfinishedError
     ├── LeaseHeldError, LeaseLostError
     ├── StaleGenerationError, OffsetConflictError, OpenConflictError, DataLostError
-    └── ProducerCancelledError
+    ├── ProducerCancelledError
+    └── ResponseAbortedError
 
 ``StreamFailure`` is not part of the tree: an application raises it, to publish a failure's text.
 Facts are also on attributes. No message holds a password.
@@ -317,6 +318,10 @@ class ProducerCancelledError(StreamHubError):
         self.run = run
         self.reason = reason
         self.requested_by = requested_by
+
+
+class ResponseAbortedError(StreamHubError):
+    """A response was cut off unfinished, so that its client resumes it; an ASGI server closes the connection on it."""
 
 
 class StreamFailure(Exception):  # noqa: N818 - the application's own word, not an error of streamhub's

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +22,7 @@ from streamhub.inputs import (
     check_text,
     parse_after,
 )
+from streamhub.lifespan import drained
 from streamhub.listing import KeyState, list_keys
 from streamhub.observer import Event, Observer, notify
 from streamhub.protocols import Backend, CancelBus, LeaseManager, StreamStore
@@ -77,6 +78,7 @@ class Hub:
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._draining = False
+        self._on_drain: dict[object, Callable[[], object]] = {}
 
     @classmethod
     def from_url(
@@ -178,7 +180,7 @@ class Hub:
             timeout_seconds = self.settings.drain_seconds
         check_seconds(timeout_seconds, "timeout_seconds", zero=True)
         if not self._draining:
-            self._draining = True
+            self._begin_to_drain()
             notify(self.observer, Event(name="drain", count=len(core.starter.runs)))
         await core.shut(DrainingError("the hub is draining: resume on another instance"), timeout_seconds)
 
@@ -191,9 +193,31 @@ class Hub:
             return
         if self._closing is None:
             core = self._open()
-            self._closed = self._draining = True
+            self._closed = True
+            self._begin_to_drain()
             self._closing = asyncio.get_running_loop().create_task(self._close(core), name="streamhub closing")
         await asyncio.shield(self._closing)
+
+    @contextmanager
+    def on_drain(self, callback: Callable[[], object]) -> Generator[None]:
+        """Inside the block, call back when the hub begins to drain or to close; at once if it has begun already.
+
+        For what is busy elsewhere than in a subscription, which is told anyway. The callback must not raise.
+        """
+        place = object()
+        self._on_drain[place] = callback
+        try:
+            if self._draining:
+                callback()
+            yield
+        finally:
+            del self._on_drain[place]
+
+    def _begin_to_drain(self) -> None:
+        if not self._draining:
+            self._draining = True
+            for callback in list(self._on_drain.values()):
+                callback()
 
     async def _close(self, core: Core) -> None:
         try:
@@ -208,6 +232,20 @@ class Hub:
     async def _close_backends(self) -> None:
         for backend in self._backends:
             await backend.aclose()
+
+    def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:
+        """Be open for as long as an ASGI server runs: ``Starlette(lifespan=hub.lifespan)``.
+
+        On SIGTERM and SIGINT ``drain`` begins at once, beside what the server's own handler does: event streams are
+        aborted, so that the server need not wait for them. The hub is drained, then closed, before this is left, and
+        the handlers are as they were. From another thread than the main one no signal is heard.
+        """
+        return self._lifespan()
+
+    @asynccontextmanager
+    async def _lifespan(self) -> AsyncGenerator[None]:
+        async with self, drained(self):
+            yield
 
     async def ping(self) -> None:
         """Make one round trip to the backend, or raise ``BackendUnavailableError``."""

@@ -82,6 +82,16 @@ class Subscription:
         """Position of the last chunk delivered, or the cursor; None at the start of a stream."""
         return self._cursor
 
+    @property
+    def position(self) -> Offset | None:
+        """Where to go on from: as ``offset``, but ``g-0`` once the run is found and nothing of it delivered yet.
+
+        Going on from ``g-0`` begins at the same run's first chunk, and is refused when another run took its place.
+        """
+        if self._cursor is None and self._identity:
+            return Offset(self._identity, 0)
+        return self._cursor
+
     async def __aenter__(self) -> Self:
         try:
             await self._guarded(self._opened)

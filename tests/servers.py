@@ -33,6 +33,7 @@ OPTIONAL = {
     r"needs Python 3\.\d+": "another interpreter than this one",
     r"needs PostgreSQL 1[3-7]: .+": "no wheel brings it along",
     r"needs pgbouncer": "no wheel brings it along",
+    r"needs Chromium": "a browser is no package of Python's: Debian calls it chromium",
     r"needs a Docker daemon, or dockerd and root": "where containers cannot be started",
 }
 

@@ -23,12 +23,13 @@ ROOT = Path(__file__).parent.parent
 
 # The core, from the ground up. A module imports what stands in its own row or above, and no cycle arises.
 LAYERS = [
-    ("errors", "types", "protocols"),
+    ("errors", "types", "protocols", "sse"),
     ("inputs", "records", "rules", "options", "observer", "settings", "registry", "kit"),
     ("tasks", "interrupt", "outage", "link", "cursor", "reader", "window"),
     ("lane", "committer", "feed", "keeper", "cancellation"),
     ("producer", "subscription", "run", "starter", "block", "canceller", "listing"),
     ("core",),
+    ("lifespan",),
     ("hub",),
     ("__init__",),
     ("conformance", "web", "cli"),

@@ -257,6 +257,12 @@ def test_installed_wheel_names_what_a_backend_needs(with_wheel: Python) -> None:
     assert "pip install 'streamhub-py[redis]'" in said
 
 
+def test_web_side_without_starlette_names_the_extra(with_wheel: Python) -> None:
+    said = with_wheel.run("-c", "try:\n    import streamhub.web\nexcept ImportError as exc:\n    print(exc)")
+
+    assert "pip install 'streamhub-py[web]'" in said
+
+
 def test_import_needs_nothing_but_the_standard_library(with_wheel: Python) -> None:
     assert with_wheel.run("-c", IMPORTS).strip() == "[]"
     assert "streamhub-py" in with_wheel.pip("list")

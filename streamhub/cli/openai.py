@@ -14,7 +14,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from streamhub.cli import http_client, sse
+from streamhub import sse
+from streamhub.cli import http_client
 from streamhub.cli.http_client import HttpError, Response
 from streamhub.errors import StreamFailure
 

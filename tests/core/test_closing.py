@@ -119,3 +119,18 @@ async def test_closing_a_hub_at_any_moment_ends_what_begins(begin):
                 (outcome,) = await asyncio.gather(beginning, return_exceptions=True)
         # The end of the subscription's stream may have come before the hub's.
         assert outcome is None or isinstance(outcome, (DrainingError, HubClosedError)), (steps, outcome)
+
+
+@pytest.mark.parametrize("how", ["drain", "aclose"])
+async def test_drain_is_called_back_once_when_it_begins_and_at_once_if_it_has_begun(backend, how):
+    called = []
+    hub = await _hub(backend).__aenter__()
+    with hub.on_drain(lambda: called.append("gone")):
+        pass
+    with hub.on_drain(lambda: called.append("there")):
+        assert called == []
+        await (hub.drain(0) if how == "drain" else hub.aclose())
+        assert called == ["there"]
+        await hub.aclose()
+        with hub.on_drain(lambda: called.append("late")):
+            assert called == ["there", "late"]
