@@ -134,6 +134,7 @@ def test_any_other_skip_fails_the_session(tmp_path: Path) -> None:
         assert "TestMine: 1 skipped, though no capability is missing: " in done.stdout
 
 
+@pytest.mark.timeout(180)  # it starts pytest three times, twice with workers
 def test_workers_of_xdist_are_counted_together(tmp_path: Path) -> None:
     done = pytest_in(tmp_path, SMALL, "-n", "2")
     alone = pytest_in(tmp_path, SMALL)
