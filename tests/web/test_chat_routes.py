@@ -12,11 +12,15 @@ from http_client import Reply, request
 from starlette.applications import Starlette
 from web_server import serving
 
-from streamhub import Hub, Producer, StreamFailure
+from streamhub import Hub, HubSettings, Producer, StreamFailure, open_backend
+from streamhub.conformance.drive import until
+from streamhub.conformance.faulty import Faults, faulty
+from streamhub.conformance.waiting import settle
 from streamhub.web import Answer
 from streamhub.web.aisdk import ChatRequest, chat_routes
 
 JSON = {"Content-Type": "application/json"}
+SETTINGS = HubSettings(lease_seconds=1, poll_seconds=0.2)
 
 
 class Model:
@@ -56,6 +60,35 @@ async def chunks(reply: Reply) -> list[dict[str, Any]]:
     assert done.data == b"[DONE]"
     assert reply.ending == "clean"
     return [json.loads(part.data) for part in parts]
+
+
+async def answered(port: int) -> list[str]:
+    """Send the message; return the types of the chunks that answer it."""
+    async with post(port, message()) as reply:
+        return [chunk["type"] for chunk in await chunks(reply)]
+
+
+@pytest.mark.parametrize("before", [None, "m0"])
+async def test_who_joins_an_answer_waits_for_it_to_begin(place: str, before: str | None) -> None:
+    """One instance has the lease and has not opened the stream yet, when the other is asked the same."""
+    faults, model = Faults(), Model()
+    async with open_backend(place) as backend, Hub.from_url(place, settings=SETTINGS) as there:
+        slow = faulty(backend, faults)
+        async with Hub(store=slow.store, leases=slow.leases, cancels=slow.cancels, settings=SETTINGS) as here:
+            if before is not None:  # an answer of the same chat that has ended
+                async with there.produce("chat:c", run=before):
+                    pass
+            async with serving(routed(here, model)) as one, serving(routed(there, model)) as other:
+                opening = faults.pause("open")
+                first = asyncio.create_task(answered(one))
+                await opening.reached.wait()
+                second = asyncio.create_task(answered(other))
+                await until(lambda: len(model.asked) == 2)
+                await settle(200)  # what follows needs no socket before it answers
+                assert not second.done()
+                opening.resume()
+                model.words.put_nowait("done")
+                assert await asyncio.gather(first, second) == [["start", "finish"]] * 2
 
 
 @pytest.mark.parametrize("end", ["stop", "fail"])

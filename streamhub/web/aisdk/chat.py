@@ -29,6 +29,9 @@ from streamhub.web.requests import read_object, text_field
 from streamhub.web.routes import cancel_run, named
 
 
+BEGIN_SECONDS = 10.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
     """What ``useChat`` sends. The messages are the client's word: check what you let into a prompt.
@@ -89,10 +92,11 @@ def chat_routes(
         max_body_bytes: how much a client may send.
         ping_seconds, send_timeout_seconds: see ``EventStream``.
     """
-    events = partial(EventStream, hub, wait=0, ping_seconds=ping_seconds, send_timeout_seconds=send_timeout_seconds)
+    events = partial(EventStream, hub, ping_seconds=ping_seconds, send_timeout_seconds=send_timeout_seconds)
 
     def read(key: str, run: str | None, parts: OpenParts | None) -> EventStream:
-        return events(key, run=run, format=ChatFormat(parts))
+        # A run that was joined may be about to begin, elsewhere; what is resumed is there, or never will be.
+        return events(key, run=run, wait=0 if run is None else BEGIN_SECONDS, format=ChatFormat(parts))
 
     routes = ChatRoutes(hub, answer, authorize, key or _default_key, linger_seconds, max_body_bytes, read)
     return [
