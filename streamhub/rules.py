@@ -117,15 +117,15 @@ def admit_append(
         raise StreamEndedError(key, info.end, run=info.run)
     if append.first != info.tail + 1:
         raise OffsetConflictError(key, first=append.first, tail=info.tail)
-    _check_caps(info, append)
+    check_caps(info.retention, append, first=info.first, size_bytes=info.size_bytes)
     return None
 
 
-def _check_caps(info: StreamInfo, append: Append) -> None:
-    retention = info.retention
+def check_caps(retention: Retention, append: Append, *, first: int, size_bytes: int) -> None:
+    """Raise ``LimitExceededError`` if a run that keeps so much has no room for an append."""
     if retention.overflow == "trim" or not append.chunks:
         return
-    if info.size_bytes + sum(map(len, append.chunks)) > retention.max_bytes:
-        raise LimitExceededError(info.key, limit="max_bytes", value=retention.max_bytes)
-    if retention.max_chunks is not None and append.last - info.first + 1 > retention.max_chunks:
-        raise LimitExceededError(info.key, limit="max_chunks", value=retention.max_chunks)
+    if size_bytes + sum(map(len, append.chunks)) > retention.max_bytes:
+        raise LimitExceededError(append.key, limit="max_bytes", value=retention.max_bytes)
+    if retention.max_chunks is not None and append.last - first + 1 > retention.max_chunks:
+        raise LimitExceededError(append.key, limit="max_chunks", value=retention.max_chunks)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from streamhub.errors import StreamHubError
 from streamhub.records import pack_chunks
-from streamhub.rules import admit_append
+from streamhub.rules import admit_append, check_caps
 from streamhub.types import Append, Appended
 from streamhub_nats.agenda import Agenda
 from streamhub_nats.chain import Chain, crowded
@@ -57,11 +57,14 @@ class Appender:
         raise crowded(item.key)
 
     async def _fits(self, known: Stored, item: Append) -> bool:
-        info = known.info(item.key, await self._chain.now())
+        record = known.record
+        if known.state_at(await self._chain.now()) != "open" or record.generation != item.generation:
+            return False
         try:
-            return admit_append(info, item, nonce_at_first=None, end_nonce=None) is None
+            check_caps(known.opening.retention, item, first=record.first, size_bytes=record.size_bytes)
         except StreamHubError:
             return False  # it must be refused for what is stored, not for what was known
+        return item.first == record.tail + 1
 
     async def _decide(self, stored: Stored | None, item: Append) -> Appended | None:
         info = nonce_at_first = end_nonce = None

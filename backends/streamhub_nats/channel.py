@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from nats.aio.client import Client
@@ -36,13 +36,15 @@ _PENDING_BYTES = 64 * 1024 * 1024
 class _Call:
     """A question on its way."""
 
-    __slots__ = ("answers", "done", "is_last", "subject")
+    __slots__ = ("answers", "deadline", "done", "is_last", "subject")
 
-    def __init__(self, subject: str, is_last: Callable[[Msg], bool]) -> None:
+    def __init__(self, subject: str, is_last: Callable[[Msg], bool], seconds: float) -> None:
+        loop = asyncio.get_running_loop()
         self.subject = subject.lower()
         self.is_last = is_last
         self.answers: list[Msg] = []
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[None] = loop.create_future()
+        self.deadline = loop.time() + seconds
 
     def expire(self) -> None:
         if not self.done.done():
@@ -51,6 +53,17 @@ class _Call:
     def fail(self, error: StreamHubError) -> None:
         if not self.done.done():
             self.done.set_exception(error)
+
+
+class _Answers(asyncio.Future[Msg]):
+    """Never done: hands each message on as the driver reads it. A callback would cost a turn of a task for each."""
+
+    def __init__(self, receive: Callable[[Msg], None]) -> None:
+        super().__init__()
+        self._receive = receive
+
+    def set_result(self, result: Msg, /) -> None:
+        self._receive(result)
 
 
 class Channel:
@@ -82,7 +95,8 @@ class Channel:
         self._on_end = on_end
         self._on_slow = on_slow
         self._numbers = itertools.count(1)
-        self._calls: dict[str, _Call] = {}
+        self._calls: dict[str, _Call] = {}  # the oldest first, and so by their deadlines
+        self._timer: asyncio.TimerHandle | None = None
         self._denied: dict[str, StreamHubError] = {}
         self.reason: BaseException | None = None
         self._closing = False
@@ -98,14 +112,8 @@ class Channel:
         # The driver tells of the end by a callback, but not if the peer resets the connection while it says goodbye.
         reading: asyncio.Task[None] = getattr(self.client, "_reading_task")  # noqa: B009 - private
         reading.add_done_callback(self._stopped)
-        await self._subscribe(f"{self._inbox}.*", self._answered, messages=0, size_bytes=0)
-
-    async def _subscribe(
-        self, subject: str, receive: Callable[[Msg], Awaitable[None]], *, messages: int, size_bytes: int
-    ) -> Subscription:
-        # A limit of 0 is none.
-        return await self.client.subscribe(  # pyright: ignore[reportUnknownMemberType] - an untyped future among others
-            subject, cb=receive, pending_msgs_limit=messages, pending_bytes_limit=size_bytes
+        await self.client.subscribe(  # pyright: ignore[reportUnknownMemberType] - an untyped future
+            f"{self._inbox}.*", future=_Answers(self._answered)
         )
 
     async def ask(
@@ -125,11 +133,11 @@ class Channel:
             BackendUnavailableError: the connection ended, or the last answer did not come in time.
             ConfigError: the user may not publish there.
         """
-        call = _Call(subject, is_last)
+        call = _Call(subject, is_last, self._timeout_seconds)
         reply = f"{self._inbox}.{next(self._numbers)}"
         self._calls[reply] = call
-        # A timer costs half of what asyncio.timeout does, and nothing else could cancel the wait.
-        timer = call.done.get_loop().call_later(self._timeout_seconds, call.expire)
+        if self._timer is None:
+            self._timer = call.done.get_loop().call_at(call.deadline, self._expire)
         try:
             # The queue has no bound and the buffer no limit, so this never waits: it cannot be cancelled half-way.
             await self._publish(subject, payload, reply, headers)
@@ -139,9 +147,18 @@ class Channel:
         except TimeoutError as exc:
             raise unavailable(self.where, exc) from exc
         finally:
-            timer.cancel()
             del self._calls[reply]
         return call.answers
+
+    def _expire(self) -> None:
+        """End the calls whose time is over. One timer serves them all: one for each would cost half of a publish."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        for call in self._calls.values():
+            if call.deadline > loop.time():
+                self._timer = loop.call_at(call.deadline, self._expire)
+                return
+            call.expire()
 
     async def _publish(self, subject: str, payload: bytes, reply: str, headers: dict[str, str] | None) -> None:
         if self.error is not None or not self.client.is_connected:
@@ -167,8 +184,8 @@ class Channel:
             receive(message)
 
         try:
-            subscription = await self._subscribe(
-                subject, received, messages=_PENDING_MESSAGES, size_bytes=_PENDING_BYTES
+            subscription = await self.client.subscribe(  # pyright: ignore[reportUnknownMemberType]
+                subject, cb=received, pending_msgs_limit=_PENDING_MESSAGES, pending_bytes_limit=_PENDING_BYTES
             )
         except Error as exc:
             raise unavailable(self.where, exc) from exc
@@ -195,7 +212,7 @@ class Channel:
 
     # What the driver tells.
 
-    async def _answered(self, message: Msg) -> None:
+    def _answered(self, message: Msg) -> None:
         call = self._calls.get(message.subject)
         if call is None or call.done.done():
             return
@@ -234,6 +251,8 @@ class Channel:
         if self.error is not None:
             return
         self.error = unavailable(self.where, self.reason or self.client.last_error)
+        if self._timer is not None:
+            self._timer.cancel()
         for call in list(self._calls.values()):
             call.fail(BackendUnavailableError(str(self.error)))
         if not self._closing:

@@ -25,6 +25,7 @@ from streamhub_nats.faults import (
 from streamhub_nats.stamps import nanoseconds
 
 _STATUS = "Status"
+_DECODE = json.JSONDecoder().raw_decode
 _HARMLESS = ("STREAM.INFO.", "STREAM.MSG.GET.")
 _FIRST_PAUSE_SECONDS = 0.002
 _LONGEST_PAUSE_SECONDS = 0.05
@@ -193,7 +194,7 @@ class Ledger:
         if answer.headers and answer.headers.get(_STATUS) == "503":
             self._connection.doubt()
             raise BackendUnavailableError(f"{self._where(channel)} takes no messages now: it has no leader, or is gone")
-        return json.loads(answer.data)
+        return _DECODE(answer.data.decode())[0]
 
     async def erase(self, sequence: int) -> None:
         """Remove a message; harmless when it is gone."""

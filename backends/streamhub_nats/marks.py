@@ -42,4 +42,6 @@ def before(marks: Sequence[Mark], index: int) -> Mark | None:
 
 def kept(marks: Sequence[Mark], first: int) -> tuple[Mark, ...]:
     """Return the marks of records that still hold a chunk from ``first`` on."""
+    if not marks or marks[-1].last >= first:  # the oldest is the last one
+        return tuple(marks)
     return tuple(mark for mark in marks if mark.last >= first)

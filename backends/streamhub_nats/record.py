@@ -87,16 +87,16 @@ def write_record(record: Record, body: bytes = b"") -> bytes:
         f',"first":{record.first},"tail":{record.tail},"size":{record.size_bytes}'
         f',"open":[{record.opened_at},{_ENCODE(record.opening_id)}],"life":{record.life_ms},"fence":{record.fence_ms}'
     )
-    numbers = (
-        ("metadata", record.metadata_at),
-        ("until", record.until_ms),
-        ("begins", record.begins),
-        ("head", record.head_bytes),
-        ("parts", record.parts_at),
-    )
-    for name, number in numbers:
-        if number:
-            line += f',"{name}":{number}'
+    if record.metadata_at:
+        line += f',"metadata":{record.metadata_at}'
+    if record.until_ms:
+        line += f',"until":{record.until_ms}'
+    if record.begins:
+        line += f',"begins":{record.begins}'
+    if record.head_bytes:
+        line += f',"head":{record.head_bytes}'
+    if record.parts_at:
+        line += f',"parts":{record.parts_at}'
     if record.nonce:
         line += f',"nonce":"{record.nonce.hex()}"'
     if record.marks:

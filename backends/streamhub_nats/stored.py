@@ -57,11 +57,11 @@ class Stored:
 
     def state_at(self, now_ns: int) -> StreamState | None:
         """Return the state at a moment; None once even the fence is over."""
+        if not self.is_fence and not self.void and now_ns < self.deadline_ns:
+            return self.record.state
         if now_ns >= self.gone_ns:
             return None
-        if self.is_fence or (now_ns < self.deadline_ns and not self.void):
-            return self.record.state
-        return "expired"
+        return self.record.state if self.is_fence else "expired"
 
     @property
     def opened_at(self) -> int:
@@ -111,15 +111,21 @@ class Stored:
 
     def followed_by(self, kind: Kind, **changes: Any) -> Record:
         """Return the record that may follow it: void unless it is stored before this one expires."""
+        last = self.record
         facts: dict[str, Any] = {
-            "kind": kind,
+            "generation": last.generation,
+            "state": last.state,
+            "first": last.first,
+            "tail": last.tail,
+            "size_bytes": last.size_bytes,
             "opened_at": self.opened_at,
+            "opening_id": last.opening_id,
             "metadata_at": self.metadata_at,
+            "life_ms": last.life_ms,
+            "fence_ms": last.fence_ms,
             "until_ms": self.deadline_ns // MILLISECOND,
-            "begins": 0,
-            "nonce": b"",
-            "head_bytes": 0,
-            "parts_at": 0,
+            "end": last.end,
             "marks": self.next_marks,
         }
-        return self.record._replace(**(facts | changes))
+        facts.update(changes)
+        return Record(kind, **facts)

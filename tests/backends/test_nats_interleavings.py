@@ -321,6 +321,41 @@ async def test_many_calls_to_a_server_that_stands_still_end_together() -> None:
             await eventually(lambda: answers_again(backend, writer))
 
 
+async def test_a_call_that_nobody_answers_ends_at_its_own_time_and_holds_up_no_other() -> None:
+    with started(servers.nats_binary("2.15")) as server:
+        async with connected(f"{server.url}?timeout_seconds=2") as backend, server.admin() as admin:
+            channel = await backend_session(backend).server.channel()
+            await admin.subscribe("questions.silent")
+            await admin.subscribe("questions.echo", cb=echo)
+            await admin.flush()
+
+            async def seconds_of_silence() -> float:
+                begin = time.monotonic()
+                with pytest.raises(BackendUnavailableError):
+                    await channel.ask("questions.silent")
+                return time.monotonic() - begin
+
+            for _ in range(2):  # the second time, no call is left of before
+                early = asyncio.create_task(seconds_of_silence())
+                await asyncio.sleep(0.5)
+                late = asyncio.create_task(seconds_of_silence())
+                given_up = asyncio.create_task(seconds_of_silence())
+                for number in range(50):
+                    (answer,) = await soon(channel.ask("questions.echo", b"%d" % number))
+                    assert answer.data == b"%d" % number
+                given_up.cancel()
+                assert not early.done()
+                assert 1.9 < await early < 10
+                assert not late.done()
+                assert 1.9 < await late < 10
+            assert not channel._calls
+
+
+async def echo(message: Any) -> None:
+    """Answer a question with itself."""
+    await message.respond(message.data)
+
+
 async def answers_again(backend: Any, writer: Writer) -> bool:
     """Say whether an append gets through."""
     item = writer.item(secrets.token_bytes(8))

@@ -28,7 +28,6 @@ from streamhub.web.event_stream import EventStream
 from streamhub.web.requests import read_object, text_field
 from streamhub.web.routes import cancel_run, named
 
-
 BEGIN_SECONDS = 10.0
 
 
