@@ -21,7 +21,7 @@ from benchmarks.peers import Caller, start_process
 from benchmarks.servers import redis_server
 from benchmarks.web_apps import stamp
 from streamhub import Hub
-from tests.redis_servers import free_port
+from tests.ports import free_port
 
 HOST = "127.0.0.1"
 DATA = re.compile(rb"data: (\d{19}) ")

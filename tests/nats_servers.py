@@ -13,10 +13,8 @@ import atexit
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -28,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from nats.aio.client import Client
+from ports import free_port
 
 NEWEST = "2.15"
 OLDEST = "2.11"
@@ -61,15 +60,6 @@ def _fetch(flavour: str, folder: Path) -> None:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(OSError):  # somebody else has been quicker
                 shutil.copytree(scratch, folder)
-
-
-def free_port() -> int:
-    """Return a port on which nobody listens now."""
-    while True:
-        port = random.randrange(12_000, 20_000)
-        with contextlib.suppress(OSError), contextlib.closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def least_privilege() -> str:

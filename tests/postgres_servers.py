@@ -25,6 +25,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import postgres_fetched
+from ports import free_port
+
 NEWEST = "18"
 
 # Version: the folders that may have its binaries.
@@ -56,8 +59,6 @@ def binaries(version: str) -> Path | None:
     folder = MACHINE / version / "bin"
     if (folder / "postgres").exists():
         return folder
-    import postgres_fetched  # the benchmarks, which want the newest only, do not find it
-
     return postgres_fetched.binaries(version, clients=binaries(NEWEST))
 
 
@@ -89,13 +90,6 @@ def folder(kind: str) -> Path:
     path = Path(tempfile.mkdtemp(prefix=f"streamhub-{kind}-"))
     give(path)
     return path
-
-
-def free_port() -> int:
-    """Return a port on which nobody listens now."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:

@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
+from ports import free_port
 from redis.crc import key_slot
-from redis_servers import SHARED, RedisServer, free_port, least_privilege, wait_until
+from redis_servers import SHARED, RedisServer, least_privilege, wait_until
 
 SLOTS = 16384
 

@@ -11,10 +11,8 @@ import atexit
 import contextlib
 import importlib.util
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
 import redis
+from ports import free_port
 
 NEWEST = "8.2"
 
@@ -62,19 +61,6 @@ def binary(flavour: str) -> Path | None:
         return None
     found = sorted(Path(spec.submodule_search_locations[0]).glob(inside))
     return found[0] if found else None
-
-
-def free_port() -> int:
-    """Return a port on which nobody listens now, nor 10 000 above it, where a cluster's node talks to others.
-
-    Both are below those that systems give to outgoing connections, which might take them before the server does.
-    """
-    while True:
-        port = random.randrange(10_500, 20_000)
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            for wanted in (port, port + 10_000):
-                stack.enter_context(contextlib.closing(socket.socket())).bind(("127.0.0.1", wanted))
-            return port
 
 
 def wait_until(fact: Callable[[], bool]) -> None:

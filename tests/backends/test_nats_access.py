@@ -232,7 +232,7 @@ async def test_a_certificate_may_be_the_clients_too() -> None:
 
 @pytest.mark.filterwarnings("ignore:parameter 'timeout':DeprecationWarning")  # the driver's
 async def test_websockets_are_connections_too() -> None:
-    from nats_servers import free_port
+    from ports import free_port
 
     port = free_port()
     with started(servers.nats_binary("2.15"), config=f'websocket {{ listen: "127.0.0.1:{port}", no_tls: true }}'):

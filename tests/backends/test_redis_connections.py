@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis_servers
 import servers
+from ports import free_port
 from redis_support import RedisHarness, connected, until
 from streamhub_redis import RedisBackend
 
@@ -258,7 +259,7 @@ async def test_a_database_that_the_server_does_not_have_is_a_configuration_error
 
 async def test_no_message_shows_the_password(harness: RedisHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    port = redis_servers.free_port()
+    port = free_port()
     for url in (
         f"redis://u:geheim@127.0.0.1:{port}/0",
         f"redis+sentinel://u:geheim@127.0.0.1:{port}/main?sentinel_password=geheim",

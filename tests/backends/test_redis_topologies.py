@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-import redis_servers
 import servers
+from ports import free_port
 from redis.crc import key_slot
 from redis_cluster import Cluster, clustered
 from redis_support import connected, until
@@ -68,7 +68,7 @@ async def test_hints_cross_nodes(cluster: Cluster) -> None:
 
 
 async def test_one_node_of_the_url_is_enough(cluster: Cluster) -> None:
-    nowhere = redis_servers.free_port()
+    nowhere = free_port()
     there = cluster.nodes[-1].port
     url = f"redis+cluster://streamhub:s3cret@127.0.0.1:{nowhere},127.0.0.1:{there}"
     async with connected(url) as backend:
@@ -135,7 +135,7 @@ def test_a_slot_that_moved_stays_until_a_map_agrees() -> None:
 
 async def test_a_master_that_nobody_knows_is_unavailable() -> None:
     sentinels = servers.redis_sentinels("8.2")
-    nowhere, server = redis_servers.free_port(), servers.redis_server("8.2")
+    nowhere, server = free_port(), servers.redis_server("8.2")
     hosts = f"127.0.0.1:{nowhere},127.0.0.1:{server.port},{sentinels.hosts}"
     with pytest.raises(BackendUnavailableError, match="'another'") as caught:
         await RedisBackend(f"redis+sentinel://{hosts}/another").connect()

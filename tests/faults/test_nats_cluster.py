@@ -12,7 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import servers
 from nats_faults import harness_on
-from nats_servers import NatsCluster, clustered, free_port
+from nats_servers import NatsCluster, clustered
+from ports import free_port
 from proxy import Proxy, proxied
 from streamhub_nats import NatsBackend
 from test_nats_faults import begun, steal

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 import servers
 from nats_faults import harness_on
-from nats_servers import NatsServer, clustered, free_port, started
+from nats_servers import NatsServer, clustered, started
+from ports import free_port
 from test_nats_cluster import PATIENCE, REPLICATED, work_through
 from test_nats_faults import answer_to, begun
 

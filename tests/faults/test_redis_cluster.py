@@ -9,10 +9,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 import servers
+from ports import free_port
 from proxy import proxied
 from redis_cluster import BUS_OFFSET, Cluster, Migration, clustered
 from redis_faults import admin, harness_on
-from redis_servers import RedisServer, free_port
+from redis_servers import RedisServer
 from work import PATIENCE, ROUNDS, STEADY, assert_whole, work_under
 
 from streamhub import BackendUnavailableError, ProducerCancelledError

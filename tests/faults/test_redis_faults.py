@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import servers
+from ports import free_port
 from proxy import Proxy, proxied
 from redis_faults import admin, connections_of, harness_on, kill_clients, log_files, memory_limited, through
-from redis_servers import RedisServer, free_port, started, wait_until
+from redis_servers import RedisServer, started, wait_until
 from streamhub_redis import scripts
 from work import PATIENCE, ROUNDS, STEADY, assert_whole, whole_or_told, work_under
 

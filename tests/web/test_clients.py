@@ -21,8 +21,8 @@ import pytest
 import servers
 from http_client import request
 from node_clients import Client, client, install
+from ports import free_port
 from proxy import Proxy, proxied
-from redis_servers import free_port
 from starlette.applications import Starlette
 from web_server import serving, until
 

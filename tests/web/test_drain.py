@@ -18,7 +18,7 @@ from counting import COUNT, count
 from h2.connection import H2Connection
 from http_client import Reply, request
 from hyperframe.frame import SettingsFrame
-from redis_servers import free_port
+from ports import free_port
 from starlette.applications import Starlette
 from web_server import serving, until
 

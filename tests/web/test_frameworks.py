@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from http_client import Reply, request
-from redis_servers import free_port
+from ports import free_port
 from web_server import until
 
 from streamhub import Hub
