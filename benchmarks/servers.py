@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-
-# The tests' modules import each other by their names alone.
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 PERSISTENCE = ("appendonly yes", "appendfsync everysec")
 """What docs/backends/redis.md recommends."""
