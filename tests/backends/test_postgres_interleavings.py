@@ -258,7 +258,9 @@ async def test_an_end_that_waited_for_its_row_is_kept_for_all_its_time(
         await transaction.start()
         await stranger.execute(f'UPDATE "{harness.schema}".stream SET owner = owner WHERE key = $1', writer.key)
         ending = asyncio.create_task(writer.append(b"a", end=COMPLETED))
-        await asyncio.sleep(1.2)
+        async with harness.admin() as onlooker:
+            await waiting(onlooker)
+        await asyncio.sleep(1.2)  # longer than it is to be kept
         await transaction.commit()
         await soon(ending)
     assert (await described(backend.store, writer.key)).state == "ended"
@@ -267,9 +269,10 @@ async def test_an_end_that_waited_for_its_row_is_kept_for_all_its_time(
 async def test_a_touch_that_waited_revives_nothing(harness: PostgresHarness, backend: PostgresBackend) -> None:
     writer = Writer(backend.store, harness.unique_key(), retention=Retention(unfinished_seconds=0.5))
     await writer.open()
-    async with table_locked(harness, "stream"):
+    async with table_locked(harness, "stream") as onlooker:
         touching = asyncio.create_task(backend.store.describe([writer.key], touch=True))
-        await asyncio.sleep(0.9)
+        await waiting(onlooker)
+        await asyncio.sleep(0.9)  # its life ends meanwhile
     (info,) = await soon(touching)
     assert info is not None
     assert info.state == "expired"
