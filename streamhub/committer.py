@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from streamhub.errors import BackendUnavailableError, DataLostError, StaleGenerationError, StreamHubError, defect
@@ -29,19 +30,15 @@ class Committer:
         self._store = store
         self._tasks = tasks
         self._observer = observer
-        self._shared = _Flusher(self._flush, tasks) if store.groups_streams else None
+        self._shared = _Flusher(self._flush, tasks, lasting=True) if store.groups_streams else None
 
     def add(self, lane: Lane) -> None:
         """Take a new lane on: from now on what is put into it is flushed."""
-        flusher = self._shared or _Flusher(self._flush, self._tasks)
-        lane.wake = lambda: flusher.add(lane)
+        flusher = self._shared or _Flusher(self._flush, self._tasks, lasting=False)
+        lane.wake = partial(flusher.add, lane)
 
     async def _flush(self, lanes: list[Lane]) -> None:
-        batch: list[tuple[Lane, Append]] = []
-        for lane in lanes:
-            append = lane.freeze()
-            if append is not None:
-                batch.append((lane, append))
+        batch = [(lane, append) for lane in lanes if (append := lane.freeze()) is not None]
         if not batch:
             return
         started = time.monotonic()
@@ -81,21 +78,37 @@ class Committer:
 
 
 class _Flusher:
-    """Runs ``flush`` for the lanes that have something, one call at a time, in a task that lives while they do."""
+    """Runs ``flush`` for the lanes that have something, one call at a time.
 
-    def __init__(self, flush: Callable[[list[Lane]], Coroutine[Any, Any, None]], tasks: TaskOwner) -> None:
+    Its task lives while they do; if it is ``lasting``, until the hub closes: a new task costs more than a wake-up.
+    """
+
+    def __init__(
+        self, flush: Callable[[list[Lane]], Coroutine[Any, Any, None]], tasks: TaskOwner, *, lasting: bool
+    ) -> None:
         self._flush = flush
         self._tasks = tasks
+        self._lasting = lasting
         self._waiting: dict[Lane, None] = {}
         self._task: asyncio.Task[None] | None = None
+        self._idle: asyncio.Future[None] | None = None
 
     def add(self, lane: Lane) -> None:
         self._waiting[lane] = None
-        if self._task is None or self._task.done():
+        idle = self._idle
+        if idle is not None and not idle.done():
+            self._tasks.check_open()
+            idle.set_result(None)
+            self._idle = None
+        elif idle is not None or self._task is None or self._task.done():  # an idle one may have been cancelled
             self._task = self._tasks.spawn(self._run(), "committer")
+            self._idle = None
 
     async def _run(self) -> None:
-        while self._waiting:
+        while self._waiting or self._lasting:
+            if not self._waiting:
+                self._idle = asyncio.get_running_loop().create_future()
+                await self._idle
             lanes = list(self._waiting)
             self._waiting.clear()
             await self._flush(lanes)

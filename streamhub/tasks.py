@@ -30,11 +30,16 @@ class TaskOwner:
         """Start a task; an exception nobody awaits is logged when it ends."""
         if self.closed:
             coroutine.close()
-            raise HubClosedError("the hub is closed")
+        self.check_open()
         task = asyncio.get_running_loop().create_task(coroutine, name=f"streamhub {name}")
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
+
+    def check_open(self) -> None:
+        """Raise ``HubClosedError`` once closing has begun: nothing can be started any more."""
+        if self.closed:
+            raise HubClosedError("the hub is closed")
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -134,3 +134,14 @@ async def test_drain_is_called_back_once_when_it_begins_and_at_once_if_it_has_be
         await hub.aclose()
         with hub.on_drain(lambda: called.append("late")):
             assert called == ["there", "late"]
+
+
+async def test_a_run_ends_as_it_should_although_all_idle_tasks_were_cancelled(backend):
+    """As `asyncio.run` does when its main task ends first."""
+    async with _hub(backend) as hub:
+        async with asyncio.timeout(5), hub.produce("k") as producer:
+            await producer.send("a")
+            await producer.flush()
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+        assert (await hub.info("k")).end.state == "completed"
