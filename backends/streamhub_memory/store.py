@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from streamhub.errors import StreamHubError
 from streamhub.rules import admit_append, admit_open, opened
@@ -16,6 +16,7 @@ from streamhub_memory.namespace import Namespace
 from streamhub_memory.session import Session
 from streamhub_memory.stream import StoredStream, fresh, page_of
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # A larger append is hinted without its chunks: what a slow feed holds back stays bounded.
@@ -109,16 +110,14 @@ class MemoryStore:
         namespace = self._session.namespace
         with namespace.lock:
             now = namespace.clock()
-            return [_answer(lambda item=item: _append(namespace, item, now)) for item in batch]
+            return [_answer(_append, namespace, item, now) for item in batch]
 
     async def read(self, reads: Sequence[Read]) -> Sequence[Page | StreamHubError]:
         """Read chunks."""
         namespace = self._session.namespace
         with namespace.lock:
             now = namespace.clock()
-            return [
-                _answer(lambda item=item: page_of(namespace.live_stream(item.key, now), item, now)) for item in reads
-            ]
+            return [_answer(page_of, namespace.live_stream(item.key, now), item, now) for item in reads]
 
     async def describe(self, keys: Sequence[str], *, touch: bool = False) -> Sequence[StreamInfo | None]:
         """Describe streams and fences."""
@@ -177,9 +176,9 @@ class MemoryStore:
             return _sweep_streams(namespace, now, limit)
 
 
-def _answer(call: Callable[[], T]) -> T | StreamHubError:
+def _answer(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | StreamHubError:
     try:
-        return call()
+        return call(*args, **kwargs)
     except StreamHubError as exc:
         return exc.with_traceback(None)
 

@@ -43,7 +43,7 @@ class StoredStream:
 
     def outlived(self, now: float) -> bool:
         """Say whether even the fence is over: the stream is as if it had never been."""
-        return now >= self.gone
+        return now >= self.deadline and now >= self.gone
 
     @property
     def gone(self) -> float:
@@ -80,14 +80,20 @@ class StoredStream:
         if ended:
             self.end_nonce = append.nonce
         self.deadline = now + (retention.ended_seconds if ended else retention.unfinished_seconds)
-        self._info = replace(
-            info,
+        # Written out: with every append, `replace` would take twice as long.
+        self._info = StreamInfo(
+            key=info.key,
+            generation=info.generation,
             state="ended" if ended else "open",
+            run=info.run,
+            attended=info.attended,
+            spans=info.spans,
             first=log.first,
             tail=log.tail,
             size_bytes=log.size_bytes,
             end=append.end,
             metadata=metadata,
+            retention=retention,
         )
 
     def page(self, read: Read, now: float) -> Page:
