@@ -161,7 +161,9 @@ class Subscription:
             self._busy = False
 
     async def _fetch(self) -> None:
-        feed = await self._opened()
+        feed = self._feed if self._identity else None
+        if feed is None:
+            feed = await self._opened()
         while self._next >= len(self._ready) or self._feeds.closed_with is not None:
             self._check_open()
             version = feed.version

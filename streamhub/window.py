@@ -59,7 +59,8 @@ class Window:
 
     def after(self, index: int) -> list[Chunk]:
         """Return the stretch of chunks that begins at ``index + 1``; empty when it is not here."""
-        for first, chunks, _ in reversed(self._blocks):
-            if first <= index + 1:
-                return chunks if first == index + 1 else chunks[index + 1 - first :]
+        if index < self.tail:
+            for first, chunks, _ in reversed(self._blocks):
+                if first <= index + 1:
+                    return chunks if first == index + 1 else chunks[index + 1 - first :]
         return []
