@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from streamhub.errors import ResponseAbortedError, StreamHubError
 from streamhub.interrupt import Interrupter
 from streamhub.sse import encode_comment
+from streamhub.tasks import consume
 from streamhub.web.hangup import hang_up
 
 HURRY_SECONDS = 1.0
@@ -74,9 +75,12 @@ class Connection:
             ResponseAbortedError: the client does not read; what the body raises leaves as it is.
         """
         watcher = self._loop.create_task(self._watch(), name="streamhub disconnect")
+        # A task of its own: within this one, each event would resume the coroutines of the whole application around it.
+        answer = self._loop.create_task(self._guarded(body), name="streamhub response")
+        answer.add_done_callback(consume)
         self._timer = self._loop.call_later(self._patience(), self._tick)
         try:
-            await self._guarded(body)
+            await answer
         except ClientLeftError:
             return
         except ResponseAbortedError as aborted:
