@@ -105,22 +105,25 @@ class Link(Generic[Topic, Item]):
             self._leaving.pop(topic, None)
 
     async def _run(self) -> None:
-        pause, again = FIRST_PAUSE_SECONDS, False
+        pause, again, told = FIRST_PAUSE_SECONDS, False, ""
         while True:
             try:
                 async with self._connect() as wire:
                     await self._follow(wire, again)
-                    pause, again = FIRST_PAUSE_SECONDS, True
+                    pause, again, told = FIRST_PAUSE_SECONDS, True, ""
                     async for item in wire.items:
                         self._on_item(item)
                 raise BackendUnavailableError(f"the {self._name} ended")
             except BackendUnavailableError as exc:
-                self._set(None, exc)
+                failure = exc
+                if told != str(exc):  # once for as long as it lasts: it may last for ever, as a missing permission does
+                    logger.warning("the %s is not connected, and tries again: %s", self._name, exc)
             except Exception as exc:  # a defect of the backend's must not leave its followers deaf for good
-                logger.exception("the %s raised what no backend may raise", self._name)
-                self._set(
-                    None, BackendUnavailableError(f"the {self._name} failed with {type(exc).__name__}: see the log")
-                )
+                failure = BackendUnavailableError(f"the {self._name} failed with {type(exc).__name__}: see the log")
+                if told != str(failure):
+                    logger.exception("the %s raised what no backend may raise", self._name)
+            told = str(failure)
+            self._set(None, failure)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 

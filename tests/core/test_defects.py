@@ -82,6 +82,18 @@ async def test_a_defect_in_the_change_feed_is_as_a_broken_connection(hub, faults
     assert "change feed raised" in caplog.text
 
 
+async def test_a_change_feed_that_stays_away_is_told_of_once(hub, faults, caplog):
+    faults.fail("changes", times=3, error=BackendUnavailableError("no permission"))
+    async with asyncio.timeout(10), hub.produce("k") as producer, hub.subscribe("k") as subscription:
+        await producer.send("a")
+        assert (await anext(subscription)).text == "a"
+    assert faults.calls["changes"] == 4
+    told = [record for record in caplog.records if "change feed" in record.getMessage()]
+    assert [(record.levelname, record.getMessage()) for record in told] == [
+        ("WARNING", "the change feed is not connected, and tries again: no permission")
+    ]
+
+
 async def test_a_defect_in_renew_is_an_unknown_outcome(hub, faults, caplog):
     async with asyncio.timeout(10), hub.produce("k") as producer:
         faults.fail("renew", error=DEFECT)
