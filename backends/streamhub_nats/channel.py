@@ -127,7 +127,7 @@ class Channel:
     ) -> list[Msg]:
         """Publish, and return the answers up to the last.
 
-        With ``repeat`` the question is asked again each second: while a leader is elected, nobody may answer the first.
+        With ``repeat`` the question is asked again each second: while a leader is elected, the first may be lost.
 
         Raises:
             BackendUnavailableError: the connection ended, or the last answer did not come in time.

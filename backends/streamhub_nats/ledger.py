@@ -26,7 +26,8 @@ from streamhub_nats.stamps import nanoseconds
 
 _STATUS = "Status"
 _DECODE = json.JSONDecoder().raw_decode
-_HARMLESS = ("STREAM.INFO.", "STREAM.MSG.GET.")
+# To make the same stream again is harmless; a cluster that has just found a leader may never answer the first question.
+_HARMLESS = ("STREAM.INFO.", "STREAM.MSG.GET.", "STREAM.CREATE.")
 _FIRST_PAUSE_SECONDS = 0.002
 _LONGEST_PAUSE_SECONDS = 0.05
 

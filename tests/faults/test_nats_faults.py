@@ -13,7 +13,7 @@ import pytest
 import servers
 from nats_faults import OPTIONS, before, harness_on, through
 from nats_servers import NatsServer, started
-from proxy import Proxy
+from proxy import Connection, Proxy, proxied
 from streamhub_nats import NatsBackend, channel, feeds, layout
 from work import PATIENCE, ROUNDS, STEADY, assert_whole, work_under
 
@@ -236,6 +236,31 @@ async def test_an_append_larger_than_max_payload_is_stored_whole_or_not_at_all()
             assert await read_all(backend.store, writer.key) == [b"first", *chunks]
             await append(backend.store, wanted)
             assert (await described(backend.store, writer.key)).tail == 7
+
+
+class ForgetfulConnection(Connection):
+    """Loses the first question that makes a JetStream stream, and nothing else."""
+
+    forgot = False
+
+    def ask(self, data: bytes) -> bytes:
+        if not self.forgot and b".STREAM.CREATE.SHL_" in data:
+            self.forgot = True
+            return b""
+        return data
+
+    def answer(self, data: bytes) -> bytes:
+        return data
+
+
+async def test_a_jetstream_stream_whose_making_nobody_answers_is_asked_for_again(server: NatsServer) -> None:
+    async with proxied("127.0.0.1", server.port, kind=ForgetfulConnection) as proxy:
+        async with harness_on(through(proxy.port), timeout_seconds=20) as harness:
+            backend = await harness.make()
+            writer = await begun(backend, harness.unique_key())
+            await writer.append(b"a")
+            assert [connection.forgot for connection in proxy.connections] == [True]
+            assert await read_all(backend.store, writer.key) == [b"a"]
 
 
 async def test_a_server_whose_messages_are_too_small_is_refused_with_the_reason() -> None:
