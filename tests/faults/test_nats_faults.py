@@ -302,6 +302,21 @@ async def test_a_subscriber_that_cannot_keep_up_loses_nothing(monkeypatch: pytes
     assert bool(missed) == (side == "client")
 
 
+async def test_many_subscribers_behind_a_slow_link_get_all_they_missed(server: NatsServer, proxy: Proxy) -> None:
+    """All at once they ask for more than the link takes within the time of a call, many times over."""
+    async with harness_on(server.url) as direct, harness_on(through(proxy.port), timeout_seconds=1) as harness:
+        harness.url = (harness.url or "").replace(harness.token, direct.token)
+        here, there = await direct.hub(**STEADY), await harness.hub(**STEADY, outage_seconds=5.0)
+        source = [secrets.token_bytes(16_000) for _ in range(30)]
+        keys = [direct.unique_key() for _ in range(20)]
+        for key in keys:
+            await produce_all(here, key, source)
+        proxy.slow_down(4_000_000)
+        async with asyncio.timeout(60):
+            for chunks in await asyncio.gather(*(replay(there, key) for key in keys)):
+                assert_whole(chunks, source)
+
+
 def _until(fact: Any) -> None:
     deadline = time.monotonic() + PATIENCE
     while not fact():
