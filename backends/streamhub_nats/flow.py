@@ -34,12 +34,12 @@ class Flow:
         self._usual = _UNKNOWN_BYTES
         self._waiting: deque[tuple[Room, asyncio.Future[None]]] = deque()
 
-    def room(self, most_bytes: int | None = None) -> Room:
-        """Return room for an answer, at most of a size; without one, of what single messages have had of late."""
-        return Room(self, self._usual if most_bytes is None else most_bytes)
+    def room(self, most_bytes: int = 0) -> Room:
+        """Return room for a message of the size that they have had of late, behind others of ``most_bytes``."""
+        return Room(self, most_bytes, self._usual)
 
     def saw(self, size_bytes: int) -> None:
-        """Note the size of a single message."""
+        """Note the size of a message."""
         self._usual = max(size_bytes, self._usual * 15 // 16)
 
     async def enter(self, room: Room) -> None:
@@ -53,13 +53,13 @@ class Flow:
         self._waiting.append((room, admitted))
         try:
             await admitted
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as exc:
             if not admitted.cancelled() and admitted.exception() is None:
-                self.leave(room, None)
+                self.leave(room, exc)
             raise
 
     def _fits(self, room: Room) -> bool:
-        room.size_bytes = min(room.size_bytes, self._window)
+        room.most_bytes = min(room.most_bytes, self._window)
         return not self._taken or self._taken + room.size_bytes <= self._window
 
     def _admit(self, room: Room) -> None:
@@ -91,15 +91,25 @@ class Flow:
 
 
 class Room:
-    """Room for one answer, inside the block."""
+    """Room for one answer, inside the block.
 
-    __slots__ = ("_flow", "came", "since", "size_bytes")
+    Attributes:
+        most_bytes: after so much, the answer must end with the message that is on its way.
+    """
 
-    def __init__(self, flow: Flow, size_bytes: int) -> None:
+    __slots__ = ("_flow", "came", "most_bytes", "since", "single_bytes")
+
+    def __init__(self, flow: Flow, most_bytes: int, single_bytes: int) -> None:
         self._flow = flow
-        self.size_bytes = size_bytes
+        self.most_bytes = most_bytes
+        self.single_bytes = single_bytes
         self.since = 0.0
         self.came = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """How much it takes, as far as is known."""
+        return self.most_bytes + self.single_bytes
 
     async def __aenter__(self) -> Self:
         await self._flow.enter(self)

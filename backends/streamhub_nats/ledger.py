@@ -123,13 +123,15 @@ class Ledger:
         """
         async with self._flow.room(max_bytes) as room:
             channel = await self._connection.channel()
-            query = {"seq": sequence, "next_by_subj": subject, "batch": count, "max_bytes": room.size_bytes}
+            query = {"seq": sequence, "next_by_subj": subject, "batch": count, "max_bytes": room.most_bytes}
             answers = await channel.ask(
                 f"{self._connection.api}.DIRECT.GET.{self.name}",
                 json.dumps(query).encode(),
                 is_last=lambda message: bool(message.headers and _STATUS in message.headers),
             )
-        return [found for answer in answers if (found := self._message(channel, answer)) is not None]
+        found = [message for answer in answers if (message := self._message(channel, answer)) is not None]
+        self._flow.saw(max((len(message.data) for message in found), default=0))
+        return found
 
     def _message(self, channel: Channel, answer: Msg) -> Message | None:
         headers = answer.headers or {}
