@@ -272,7 +272,7 @@ async def test_a_server_whose_messages_are_too_small_is_refused_with_the_reason(
 
 @pytest.mark.parametrize("side", ["client", "server"])
 async def test_a_subscriber_that_cannot_keep_up_loses_nothing(monkeypatch: pytest.MonkeyPatch, side: str) -> None:
-    config = 'max_pending: 4194304\nwrite_deadline: "500ms"' if side == "server" else ""
+    config = 'max_pending: 2097152\nwrite_deadline: "500ms"' if side == "server" else ""
     missed: list[str] = []
     miss = feeds.NatsChangeFeed.missed
     monkeypatch.setattr(
