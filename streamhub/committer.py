@@ -30,11 +30,14 @@ class Committer:
         self._store = store
         self._tasks = tasks
         self._observer = observer
-        self._shared = _Flusher(self._flush, tasks, lasting=True) if store.groups_streams else None
+        self._shared = _Flusher(self._flush, tasks) if store.groups_streams else None
 
     def add(self, lane: Lane) -> None:
         """Take a new lane on: from now on what is put into it is flushed."""
-        flusher = self._shared or _Flusher(self._flush, self._tasks, lasting=False)
+        flusher = self._shared
+        if flusher is None:
+            flusher = _Flusher(self._flush, self._tasks)
+            lane.rest = flusher.retire
         lane.wake = partial(flusher.add, lane)
 
     async def _flush(self, lanes: list[Lane]) -> None:
@@ -80,15 +83,13 @@ class Committer:
 class _Flusher:
     """Runs ``flush`` for the lanes that have something, one call at a time.
 
-    Its task lives while they do; if it is ``lasting``, until the hub closes: a new task costs more than a wake-up.
+    Its task waits for more until it is retired, or the hub closes: a new task costs more than a wake-up.
     """
 
-    def __init__(
-        self, flush: Callable[[list[Lane]], Coroutine[Any, Any, None]], tasks: TaskOwner, *, lasting: bool
-    ) -> None:
+    def __init__(self, flush: Callable[[list[Lane]], Coroutine[Any, Any, None]], tasks: TaskOwner) -> None:
         self._flush = flush
         self._tasks = tasks
-        self._lasting = lasting
+        self._lasting = True
         self._waiting: dict[Lane, None] = {}
         self._task: asyncio.Task[None] | None = None
         self._idle: asyncio.Future[None] | None = None
@@ -102,6 +103,13 @@ class _Flusher:
             self._idle = None
         elif idle is not None or self._task is None or self._task.done():  # an idle one may have been cancelled
             self._task = self._tasks.spawn(self._run(), "committer")
+            self._idle = None
+
+    def retire(self) -> None:
+        """End when nothing waits; what comes later is flushed all the same."""
+        self._lasting = False
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
             self._idle = None
 
     async def _run(self) -> None:

@@ -65,6 +65,7 @@ class Lane:
         self.ended: bool = False
         self.closed: bool = False
         self.wake: Callable[[], None] = lambda: None
+        self.rest: Callable[[], None] = lambda: None
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._flying: Append | None = None
@@ -97,6 +98,7 @@ class Lane:
     def close(self) -> None:
         """Take no more chunks."""
         self.closed = True
+        self.rest()
 
     @property
     def queued(self) -> int:

@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
 import hiredis
 
@@ -100,6 +100,7 @@ class Proxy:
         self.accepted = 0
         self.flowing = asyncio.Event()
         self.flowing.set()
+        self._seconds_per_byte = 0.0
         self._dead = False
         self._refusing = False
         self._losses: list[_Loss] = []
@@ -127,7 +128,7 @@ class Proxy:
         self.connections.add(connection)
         pumps = [
             asyncio.create_task(_pump(client, server_writer, connection.ask, self.flowing)),
-            asyncio.create_task(_pump(server, client_writer, connection.answer, self.flowing)),
+            asyncio.create_task(_pump(server, client_writer, connection.answer, self.flowing, self._slow)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -137,6 +138,9 @@ class Proxy:
             await asyncio.gather(*pumps, return_exceptions=True)
             self.connections.discard(connection)
             server_writer.transport.abort()
+
+    async def _slow(self, size_bytes: int) -> None:
+        await asyncio.sleep(size_bytes * self._seconds_per_byte)
 
     def loss_for(self, command: object) -> _Loss | None:
         """Return, once, the loss that is planned for a command."""
@@ -173,6 +177,10 @@ class Proxy:
         """Read again."""
         self.flowing.set()
 
+    def slow_down(self, bytes_per_second: float) -> None:
+        """Let answers pass no faster than that, all connections' one beside the other."""
+        self._seconds_per_byte = 1 / bytes_per_second
+
     def heal(self) -> None:
         """Let new connections pass. What is dead stays dead: its bytes are gone."""
         self._dead = self._refusing = False
@@ -206,9 +214,12 @@ async def _pump(
     sink: asyncio.StreamWriter,
     through: Callable[[bytes], bytes],
     flowing: asyncio.Event,
+    pace: Callable[[int], Awaitable[None]] | None = None,
 ) -> None:
     with contextlib.suppress(OSError):
         while await flowing.wait() and (data := await source.read(_READ_BYTES)):
+            if pace is not None:
+                await pace(len(data))
             passed = through(data)
             if passed:
                 sink.write(passed)

@@ -14,7 +14,7 @@ from streamhub_nats.chain import Chain, crowded
 from streamhub_nats.concurrently import concurrently
 from streamhub_nats.ledger import OvertakenError
 from streamhub_nats.session import ATTEMPTS
-from streamhub_nats.stored import Stored, milliseconds
+from streamhub_nats.stored import Stored
 from streamhub_nats.trimming import Trimmer
 
 
@@ -58,13 +58,15 @@ class Appender:
 
     async def _fits(self, known: Stored, item: Append) -> bool:
         record = known.record
-        if known.state_at(await self._chain.now()) != "open" or record.generation != item.generation:
+        if record.generation != item.generation or item.first != record.tail + 1:
+            return False
+        if known.state_at(await self._chain.now()) != "open":
             return False
         try:
             check_caps(known.opening.retention, item, first=record.first, size_bytes=record.size_bytes)
         except StreamHubError:
             return False  # it must be refused for what is stored, not for what was known
-        return item.first == record.tail + 1
+        return True
 
     async def _decide(self, stored: Stored | None, item: Append) -> Appended | None:
         info = nonce_at_first = end_nonce = None
@@ -77,26 +79,19 @@ class Appender:
         return admit_append(info, item, nonce_at_first=nonce_at_first, end_nonce=end_nonce)
 
     async def _store(self, base: Stored, item: Append) -> Appended:
-        chain, retention = self._chain, base.opening.retention
         metadata = b"" if item.metadata is None else json.dumps(item.metadata, ensure_ascii=False).encode()
-        record = base.followed_by(
-            "append",
-            state="open" if item.end is None else "ended",
-            tail=item.last,
-            size_bytes=base.record.size_bytes + sum(map(len, item.chunks)),
-            begins=item.first,
-            nonce=item.nonce,
-            head_bytes=len(metadata),
-            end=item.end,
-            life_ms=milliseconds(retention.unfinished_seconds if item.end is None else retention.ended_seconds),
-        )
-        record = await self._trimmer.trimmed(base, record, item)
+        record = base.appended(item, head_bytes=len(metadata))
+        trims = base.opening.retention.overflow == "trim"
+        if trims:
+            record = await self._trimmer.trimmed(base, record, item)
         body = metadata + (pack_chunks(item.chunks) if item.chunks else b"")
+        chain = self._chain
         stored = await chain.write(item.key, record, body, base=base, opening=base.opening)
         if item.end is None:
             chain.tails.put(item.key, stored)
         else:
             chain.tails.drop(item.key)
             await self._agenda.arm(item.key, record.life_ms)
-        await self._trimmer.erase(item.key, record, ended=item.end is not None)
+        if trims:
+            await self._trimmer.erase(item.key, record, ended=item.end is not None)
         return Appended(item.last)

@@ -22,6 +22,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error, SlowConsumerError
 
 from streamhub.errors import BackendUnavailableError, StreamHubError
+from streamhub_nats.driver import QuickClient
 from streamhub_nats.faults import forbidden, unavailable
 
 CLOSE_SECONDS = 2.0
@@ -40,7 +41,7 @@ class _Call:
 
     def __init__(self, subject: str, is_last: Callable[[Msg], bool], seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        self.subject = subject.lower()
+        self.subject = subject
         self.is_last = is_last
         self.answers: list[Msg] = []
         self.done: asyncio.Future[None] = loop.create_future()
@@ -88,7 +89,7 @@ class Channel:
             on_slow: called with the subject of a message that was dropped.
         """
         self.where = where
-        self.client = Client()
+        self.client: Client = QuickClient()
         self.error: StreamHubError | None = None
         self._timeout_seconds = timeout_seconds
         self._inbox = f"{inbox}.{secrets.token_hex(8)}"
@@ -127,7 +128,7 @@ class Channel:
     ) -> list[Msg]:
         """Publish, and return the answers up to the last.
 
-        With ``repeat`` the question is asked again each second: while a leader is elected, nobody may answer the first.
+        With ``repeat`` the question is asked again each second: while a leader is elected, the first may be lost.
 
         Raises:
             BackendUnavailableError: the connection ended, or the last answer did not come in time.
@@ -234,7 +235,7 @@ class Channel:
         if denied[1].lower() == "subscription":
             self._denied[subject] = error
         for call in list(self._calls.values()):
-            if call.subject == subject or subject.startswith(self._inbox.lower()):
+            if call.subject.lower() == subject or subject.startswith(self._inbox.lower()):
                 call.fail(error)
 
     async def ended(self) -> None:

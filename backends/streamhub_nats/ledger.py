@@ -22,11 +22,13 @@ from streamhub_nats.faults import (
     WRONG_LAST_SEQUENCE,
     refusal,
 )
+from streamhub_nats.flow import Flow
 from streamhub_nats.stamps import nanoseconds
 
 _STATUS = "Status"
 _DECODE = json.JSONDecoder().raw_decode
-_HARMLESS = ("STREAM.INFO.", "STREAM.MSG.GET.")
+# To make the same stream again is harmless; a cluster that has just found a leader may never answer the first question.
+_HARMLESS = ("STREAM.INFO.", "STREAM.MSG.GET.", "STREAM.CREATE.")
 _FIRST_PAUSE_SECONDS = 0.002
 _LONGEST_PAUSE_SECONDS = 0.05
 
@@ -77,6 +79,7 @@ class Ledger:
         self.name = name
         self.replicas = 1
         self._connection = connection
+        self._flow = Flow()
 
     async def last(self, subject: str) -> Message | None:
         """Return the newest message of a subject."""
@@ -91,10 +94,14 @@ class Ledger:
         return await self._get({"seq": sequence, "next_by_subj": subject}, newest=True)
 
     async def _get(self, query: dict[str, Any], *, newest: bool) -> Message | None:
-        if self.replicas > 1:
-            found = None if newest else await self._get_direct(query)
-            return found or await self._get_from_leader(query)
-        return await self._get_direct(query)
+        async with self._flow.room():
+            if self.replicas > 1:
+                found = (None if newest else await self._get_direct(query)) or await self._get_from_leader(query)
+            else:
+                found = await self._get_direct(query)
+        if found is not None:
+            self._flow.saw(len(found.data))
+        return found
 
     async def _get_direct(self, query: dict[str, Any]) -> Message | None:
         channel = await self._connection.channel()
@@ -112,16 +119,19 @@ class Ledger:
     async def run(self, sequence: int, subject: str, *, count: int, max_bytes: int) -> list[Message]:
         """Return messages of a subject from a sequence number on, one at least if there is one.
 
-        They may be fewer than there are: a replica that is behind may have answered.
+        They may be fewer than there are: a replica that is behind may have answered, or the link is slow.
         """
-        query = {"seq": sequence, "next_by_subj": subject, "batch": count, "max_bytes": max_bytes}
-        channel = await self._connection.channel()
-        answers = await channel.ask(
-            f"{self._connection.api}.DIRECT.GET.{self.name}",
-            json.dumps(query).encode(),
-            is_last=lambda message: bool(message.headers and _STATUS in message.headers),
-        )
-        return [found for answer in answers if (found := self._message(channel, answer)) is not None]
+        async with self._flow.room(max_bytes) as room:
+            channel = await self._connection.channel()
+            query = {"seq": sequence, "next_by_subj": subject, "batch": count, "max_bytes": room.most_bytes}
+            answers = await channel.ask(
+                f"{self._connection.api}.DIRECT.GET.{self.name}",
+                json.dumps(query).encode(),
+                is_last=lambda message: bool(message.headers and _STATUS in message.headers),
+            )
+        found = [message for answer in answers if (message := self._message(channel, answer)) is not None]
+        self._flow.saw(max((len(message.data) for message in found), default=0))
+        return found
 
     def _message(self, channel: Channel, answer: Msg) -> Message | None:
         headers = answer.headers or {}

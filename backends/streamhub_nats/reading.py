@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from streamhub.errors import StreamHubError, StreamNotFoundError
 from streamhub.records import unpack_chunks
@@ -13,43 +15,62 @@ from streamhub_nats.chain import Chain, crowded
 from streamhub_nats.concurrently import concurrently
 from streamhub_nats.ledger import Message, OvertakenError
 from streamhub_nats.record import Record, read_record
-from streamhub_nats.session import ATTEMPTS
+from streamhub_nats.session import ATTEMPTS, Recent
 from streamhub_nats.stored import Stored, milliseconds
 
 _BATCH = 512
+_BATCH_BYTES = 288 * 1024
 _LINE_BYTES = 600
+_WITHOUT_CHUNKS = 16
 _TRIES = 8
+_PLACES = 4096
 
 
 class _Page:
     """Chunks on their way into a page; ``whole`` once a bound, or the last chunk, is reached."""
 
-    def __init__(self, read: Read, last: int) -> None:
+    def __init__(self, read: Read, last: int, size_bytes: int) -> None:
         self.chunks: list[bytes] = []
         self.index = read.after_index + 1
         self.whole = False
         self._left_chunks = max(read.max_chunks, 1)
         self._left_bytes = read.max_bytes
+        self._size_bytes = size_bytes
         self._last = last
 
     @property
     def wanted(self) -> tuple[int, int]:
         """How many records, and how many bytes, may still be of use."""
-        records = min(self._left_chunks, _BATCH)
-        return records, max(self._left_bytes, 1) + records * _LINE_BYTES
+        records = min(self._left_chunks, self._last - self.index + 1 + _WITHOUT_CHUNKS, _BATCH)
+        size = max(min(self._left_bytes, self._size_bytes), 1) + records * _LINE_BYTES
+        return records, min(size, _BATCH_BYTES)
 
     def take(self, record: Record, body: bytes) -> None:
         """Add what a record has of what comes next."""
         skip = self.index - record.begins
-        for chunk in unpack_chunks(body[record.head_bytes :], skip, self._left_chunks):
-            self._left_bytes -= len(chunk)
-            if self._left_bytes < 0 and self.chunks:
-                self.whole = True
-                return
-            self.chunks.append(chunk)
-            self.index += 1
-            self._left_chunks -= 1
+        chunks = unpack_chunks(body[record.head_bytes :] if record.head_bytes else body, skip, self._left_chunks)
+        if len(body) > self._left_bytes:
+            chunks = self._fitting(chunks)
+        self.chunks += chunks
+        self.index += len(chunks)
+        self._left_chunks -= len(chunks)
+        self._left_bytes -= sum(map(len, chunks))
         self.whole = self._left_chunks == 0 or self._left_bytes <= 0 or self.index > self._last
+
+    def _fitting(self, chunks: list[bytes]) -> list[bytes]:
+        """Return those that the page has room for, which it is full with if some do not fit: one at least."""
+        ends = list(accumulate(map(len, chunks)))
+        count = bisect_right(ends, self._left_bytes)
+        if count < len(chunks):
+            self._left_bytes = 0
+        return chunks[: count if count or self.chunks else 1]
+
+
+def _joined(record: Record, parts: list[tuple[int, bytes]], body: bytes) -> bytes:
+    """Return the whole body of a record, behind those of its parts."""
+    if not record.parts_at:
+        return body
+    return b"".join((*(piece for at, piece in parts if at >= record.parts_at), body))
 
 
 class Reader:
@@ -57,6 +78,7 @@ class Reader:
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
+        self._places: Recent[tuple[int, int], int] = Recent(_PLACES)  # where the page after one that was read begins
 
     async def read(self, reads: Sequence[Read]) -> list[Page | StreamHubError]:
         """Read pages; see ``StreamStore.read``."""
@@ -81,7 +103,7 @@ class Reader:
         check_present(info)
         stored, body = found
         metadata = await self._chain.metadata(stored)
-        page = _Page(read, info.tail)
+        page = _Page(read, info.tail, info.size_bytes)
         if metadata is None:
             return None
         subject = self._chain.session.names.stream(read.key)
@@ -99,15 +121,25 @@ class Reader:
         )
 
     async def _fill(self, page: _Page, stored: Stored, body: bytes, subject: str) -> bool:
+        newest = stored.record
+        if newest.has_chunks and newest.begins <= page.index and not newest.parts_at:
+            page.take(newest, body)
+            return True
+        start = self._known_place(stored, page.index)
+        if start and await self._collect(page, stored, start, subject):
+            return True
         place = await self._chain.locate(stored, page.index)
         if place is None:
             return False
         message, record = place
-        if message is None and not record.parts_at:
-            page.take(record, body)
-            return True
         start = record.parts_at or (stored.sequence if message is None else message.sequence)
         return await self._collect(page, stored, start, subject)
+
+    def _known_place(self, stored: Stored, index: int) -> int:
+        """Return a sequence number at which, or soon behind which, a chunk is; 0 if it must be looked for."""
+        if index == stored.opening.spans[-1].first:
+            return stored.opened_at + 1
+        return self._places.get((stored.opened_at, index)) or 0
 
     async def _collect(self, page: _Page, stored: Stored, start: int, subject: str) -> bool:
         """Take records into the page, from a sequence number up to the newest one known; False if one is missing."""
@@ -125,11 +157,17 @@ class Reader:
                 elif record.has_chunks and record.tail >= page.index:
                     if record.begins > page.index:
                         return False
-                    pieces = [piece for at, piece in parts if at >= record.parts_at] if record.parts_at else []
-                    page.take(record, b"".join((*pieces, body)))
+                    page.take(record, _joined(record, parts, body))
                     parts = []
+                    if page.whole:
+                        self._remember(stored, page.index, record, message.sequence)
             start = messages[-1].sequence + 1
         return page.whole or bool(page.chunks)
+
+    def _remember(self, stored: Stored, index: int, record: Record, sequence: int) -> None:
+        """Note where the page after this one begins."""
+        place = sequence + 1 if index > record.tail else record.parts_at or sequence
+        self._places.put((stored.opened_at, index), place)
 
     async def _batch(self, subject: str, start: int, page: _Page) -> list[Message]:
         ledger = self._chain.session.streams

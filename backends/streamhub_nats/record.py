@@ -21,7 +21,9 @@ Bodies: of ``open`` and ``fence`` JSON (see ``Opening``), of ``append`` its meta
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from streamhub.errors import UnsupportedFormatError
@@ -31,6 +33,8 @@ from streamhub_nats.marks import Mark
 
 FORMAT = 1
 
+_MARK: Callable[[Iterable[int]], Mark] = partial(tuple.__new__, Mark)  # pyright: ignore[reportUnknownMemberType]
+_DECODE = json.JSONDecoder().raw_decode  # faster than json.loads, for it guesses no encoding
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 Kind: TypeAlias = Literal["open", "append", "touch", "part", "fence"]
@@ -70,9 +74,12 @@ class Record(NamedTuple):
 def read_versioned(data: bytes, known: int, what: str) -> dict[str, Any]:
     """Read a JSON object whose format version, under ``"v"``, must be ``known``."""
     try:
-        found: Any = json.loads(data)
+        text = data.decode()
+        found, end = _DECODE(text)
     except ValueError:
         found = None
+    else:
+        found = None if text[end:].strip() else found
     facts = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
     if facts.get("v") != known:
         raise UnsupportedFormatError(what, found=facts.get("v"), known=known)
@@ -133,7 +140,7 @@ def read_record(data: bytes) -> tuple[Record, bytes]:
         head_bytes=found.get("head", 0),
         parts_at=found.get("parts", 0),
         end=decode_end(json.dumps(found["end"])) if "end" in found else None,
-        marks=tuple(map(Mark._make, found.get("marks", ()))),
+        marks=tuple(map(_MARK, found.get("marks", ()))),
     )
     return record, body
 

@@ -50,9 +50,9 @@ class Trimmer:
         self._edges: Recent[str, _Edge] = Recent(_EDGES)
 
     async def trimmed(self, base: Stored, record: Record, item: Append) -> Record:
-        """Return the record with its first chunk moved as far as the caps demand."""
+        """Return the record with its first chunk moved as far as the caps demand; for ``overflow="trim"`` only."""
         retention = base.opening.retention
-        if retention.overflow != "trim" or not item.chunks:
+        if not item.chunks:
             return record
         first, size = base.record.first, record.size_bytes
         while first < item.last and _exceeds(retention, first, item.last, size):

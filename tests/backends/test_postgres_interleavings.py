@@ -397,10 +397,9 @@ async def test_a_listener_that_fails_while_the_last_feed_leaves_harms_no_other(h
         with contextlib.suppress(BackendUnavailableError):
             async with backend.store.changes() as second:
                 await second.follow("k")
-                await asyncio.sleep(0.05)
+                await eventually(lambda watch=watch: _answer(watch._task.done()), bool)
         await leaving
         await backend.aclose()
-        await settle(10)
         left = [task for task in asyncio.all_tasks() if task.get_name().startswith("postgresql")]
         assert left == [], turns
 

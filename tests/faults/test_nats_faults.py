@@ -13,7 +13,7 @@ import pytest
 import servers
 from nats_faults import OPTIONS, before, harness_on, through
 from nats_servers import NatsServer, started
-from proxy import Proxy
+from proxy import Connection, Proxy, proxied
 from streamhub_nats import NatsBackend, channel, feeds, layout
 from work import PATIENCE, ROUNDS, STEADY, assert_whole, work_under
 
@@ -238,6 +238,31 @@ async def test_an_append_larger_than_max_payload_is_stored_whole_or_not_at_all()
             assert (await described(backend.store, writer.key)).tail == 7
 
 
+class ForgetfulConnection(Connection):
+    """Loses the first question that makes a JetStream stream, and nothing else."""
+
+    forgot = False
+
+    def ask(self, data: bytes) -> bytes:
+        if not self.forgot and b".STREAM.CREATE.SHL_" in data:
+            self.forgot = True
+            return b""
+        return data
+
+    def answer(self, data: bytes) -> bytes:
+        return data
+
+
+async def test_a_jetstream_stream_whose_making_nobody_answers_is_asked_for_again(server: NatsServer) -> None:
+    async with proxied("127.0.0.1", server.port, kind=ForgetfulConnection) as proxy:
+        async with harness_on(through(proxy.port), timeout_seconds=20) as harness:
+            backend = await harness.make()
+            writer = await begun(backend, harness.unique_key())
+            await writer.append(b"a")
+            assert [connection.forgot for connection in proxy.connections] == [True]
+            assert await read_all(backend.store, writer.key) == [b"a"]
+
+
 async def test_a_server_whose_messages_are_too_small_is_refused_with_the_reason() -> None:
     with started(servers.nats_binary("2.15"), config="max_payload: 65536") as server:
         with pytest.raises(ConfigError, match="max_payload"):
@@ -247,7 +272,7 @@ async def test_a_server_whose_messages_are_too_small_is_refused_with_the_reason(
 
 @pytest.mark.parametrize("side", ["client", "server"])
 async def test_a_subscriber_that_cannot_keep_up_loses_nothing(monkeypatch: pytest.MonkeyPatch, side: str) -> None:
-    config = 'max_pending: 4194304\nwrite_deadline: "500ms"' if side == "server" else ""
+    config = 'max_pending: 2097152\nwrite_deadline: "500ms"' if side == "server" else ""
     missed: list[str] = []
     miss = feeds.NatsChangeFeed.missed
     monkeypatch.setattr(
@@ -275,6 +300,21 @@ async def test_a_subscriber_that_cannot_keep_up_loses_nothing(monkeypatch: pytes
                             proxy.release()
                     assert_whole(await live.finished(PATIENCE), source)
     assert bool(missed) == (side == "client")
+
+
+async def test_many_subscribers_behind_a_slow_link_get_all_they_missed(server: NatsServer, proxy: Proxy) -> None:
+    """All at once they ask for more than the link takes within the time of a call, many times over."""
+    async with harness_on(server.url) as direct, harness_on(through(proxy.port), timeout_seconds=1) as harness:
+        harness.url = (harness.url or "").replace(harness.token, direct.token)
+        here, there = await direct.hub(**STEADY), await harness.hub(**STEADY, outage_seconds=5.0)
+        source = [secrets.token_bytes(16_000) for _ in range(30)]
+        keys = [direct.unique_key() for _ in range(20)]
+        for key in keys:
+            await produce_all(here, key, source)
+        proxy.slow_down(4_000_000)
+        async with asyncio.timeout(60):
+            for chunks in await asyncio.gather(*(replay(there, key) for key in keys)):
+                assert_whole(chunks, source)
 
 
 def _until(fact: Any) -> None:
