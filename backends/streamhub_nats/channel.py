@@ -22,7 +22,6 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error, SlowConsumerError
 
 from streamhub.errors import BackendUnavailableError, StreamHubError
-from streamhub_nats.driver import QuickClient
 from streamhub_nats.faults import forbidden, unavailable
 
 CLOSE_SECONDS = 2.0
@@ -89,7 +88,7 @@ class Channel:
             on_slow: called with the subject of a message that was dropped.
         """
         self.where = where
-        self.client: Client = QuickClient()
+        self.client = Client()
         self.error: StreamHubError | None = None
         self._timeout_seconds = timeout_seconds
         self._inbox = f"{inbox}.{secrets.token_hex(8)}"
