@@ -29,6 +29,7 @@ class MixedHarness(Harness):
         self.capabilities = self.chunks.capabilities & (self.requests.capabilities | {"flush_caches"})
         self.capabilities &= self.claims.capabilities
         self.lease_seconds = self.chunks.lease_seconds
+        self.short_seconds = 0.6  # each call passes several servers, which share the machine with the tests
         self.url, self.leases_url, self.cancels_url = (part.url for part in self.parts)
 
     async def __aenter__(self) -> Self:

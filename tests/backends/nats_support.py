@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import servers
 from nats.aio.client import Client
+from nats.errors import TimeoutError as NatsTimeoutError
 from nats_servers import ForeignServer, NatsCluster, NatsServer
 from streamhub_nats import NatsBackend
 from streamhub_nats.target import parse_url
@@ -77,8 +78,14 @@ class NatsHarness(Harness):
                 connect_timeout=10,
                 allow_reconnect=False,
             )
-        answer = await self._admin.request(f"$JS.API.{endpoint}", json.dumps(query or {}).encode(), timeout=10)
-        return json.loads(answer.data)
+        question = json.dumps(query or {}).encode()
+        for attempts_left in (2, 1, 0):
+            try:
+                return json.loads((await self._admin.request(f"$JS.API.{endpoint}", question, timeout=10)).data)
+            except NatsTimeoutError:  # a busy cluster may never answer; what is asked here may be asked again
+                if not attempts_left:
+                    raise
+        raise AssertionError
 
     async def leftovers(self) -> int:
         count = 0
@@ -127,10 +134,12 @@ class NatsHarness(Harness):
         try:
             await super().aclose()
         finally:
-            for stream in self.streams:
-                await self.api(f"STREAM.DELETE.{stream}")
-            if self._admin is not None:
-                await self._admin.close()
+            try:
+                for stream in self.streams:
+                    await self.api(f"STREAM.DELETE.{stream}")
+            finally:
+                if self._admin is not None:
+                    await self._admin.close()
 
 
 def _nodes(server: NatsServer | NatsCluster | ForeignServer) -> list[NatsServer]:
