@@ -61,7 +61,10 @@ class Metrics:
         self._replayed = Counter("streamhub_replayed_chunks", "Chunks read from the store.", registry=registry)
         self._replayed_bytes = Counter("streamhub_replayed_bytes", "Bytes read from the store.", registry=registry)
         self._first_chunk_seconds = Histogram(
-            "streamhub_first_chunk_seconds", "From subscribing to the first chunk.", buckets=_LONG, registry=registry
+            "streamhub_first_chunk_seconds",
+            "From subscribing to a run's start to a chunk.",
+            buckets=_LONG,
+            registry=registry,
         )
 
     def __call__(self, event: Event) -> None:

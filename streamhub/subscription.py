@@ -73,7 +73,7 @@ class Subscription:
         self._fetched = self._cursor  # position of the last chunk fetched; None at the start
         self._ready: list[Chunk] = []
         self._next = 0  # place in _ready of the chunk to deliver next
-        self._asked_at: float | None = None  # until its first chunk comes
+        self._asked_at: float | None = None  # from the run's start; until a chunk comes
         self._failure: BaseException | None = None
         self._finished = False
         self._busy = False
@@ -267,7 +267,8 @@ class Subscription:
         """Follow the stream and pin the run, waiting for it as long as was asked; return its feed."""
         if self._feed is None:
             self._check_open()
-            self._asked_at = time.monotonic()
+            if not (self._latest or self._index_of_cursor()):
+                self._asked_at = time.monotonic()
             self._feed = await self._feeds.attach(self.key)
             self._finalizer = weakref.finalize(self, self._feeds.detach_from_any_thread, self._feed)
             self._finalizer.atexit = False

@@ -9,13 +9,14 @@ import signal
 import socket
 import sys
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streamhub import Hub
 from streamhub.cli import status
 from streamhub.cli.output import fail, note, one_line
 from streamhub.cli.running import environment
 from streamhub.errors import ConfigError
+from streamhub.inputs import MAX_SECONDS
 from streamhub.options import redact
 
 if TYPE_CHECKING:
@@ -66,9 +67,6 @@ def _metrics() -> Metrics:
 def _app(args: Namespace, hub: Hub, metrics: Metrics | None) -> ASGIApp:
     from streamhub.web.server import serve_app
 
-    kept = {"unfinished_seconds": args.keep, "ended_seconds": args.keep_closed}
-    given = {name: value for name, value in kept.items() if value is not None}
-    limits: dict[str, Any] = {} if args.max_body is None else {"max_body_bytes": args.max_body}
     return serve_app(
         hub,
         authorize=args.authorize,
@@ -79,10 +77,14 @@ def _app(args: Namespace, hub: Hub, metrics: Metrics | None) -> ASGIApp:
         max_streams=args.max_streams,
         metrics=metrics,
         access_log=args.access_log,
-        retention=dataclasses.replace(hub.settings.retention, **given),
+        retention=dataclasses.replace(
+            hub.settings.retention,
+            unfinished_seconds=MAX_SECONDS if args.keep is None else args.keep,
+            ended_seconds=MAX_SECONDS if args.keep_closed is None else args.keep_closed,
+        ),
+        max_body_bytes=args.max_body,
         long_poll_seconds=args.long_poll_seconds,
         sse_seconds=args.sse_seconds,
-        **limits,
     )
 
 

@@ -111,12 +111,17 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("cors-origin", "ORIGIN", "let its pages use the streams; * for all; may be repeated", kind="many"),
     ),
     "limits": (
-        Option("max-body", "BYTES", "size limit of a request's body", _count),
+        Option("max-body", "BYTES", "size limit of a request's body", _count, default=8 * 1024 * 1024),
         Option("max-streams", "COUNT", "create no stream when the backend holds so many", _count),
         Option("long-poll-seconds", "SECONDS", "how long a long-poll waits", _seconds, default=20.0),
         Option("sse-seconds", "SECONDS", "how long an event stream stays open", _seconds, default=60.0),
-        Option("keep", "SECONDS", "life of an open stream after its last append, unless it has a TTL", _seconds),
-        Option("keep-closed", "SECONDS", "life of a closed stream, unless it has a TTL", _seconds),
+        Option(
+            "keep",
+            "SECONDS",
+            "life of an open stream after its last append, if it has no TTL; default: for ever",
+            _seconds,
+        ),
+        Option("keep-closed", "SECONDS", "life of a closed stream, if it has no TTL; default: for ever", _seconds),
     ),
     "watching it": (
         Option("access-log", "", "write a line of JSON for each request to standard output", kind="switch"),

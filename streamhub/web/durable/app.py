@@ -72,6 +72,7 @@ class DurableStreams:
         authorize: Authorize | None,
         key: Callable[[str], str] | None = None,
         retention: Retention | None = None,
+        shared_caches: bool | None = None,
         default_content_type: str = DEFAULT_TYPE,
         max_body_bytes: int = 8 * 1024 * 1024,
         body_seconds: float = 20.0,
@@ -89,6 +90,8 @@ class DurableStreams:
             key: the stream's key for a path; default: the path without its leading slash. A place for the tenant.
             retention: of streams created here; a time-to-live that a stream was created with goes before its seconds.
                 Default: until they are deleted, at most 64 MiB of each.
+            shared_caches: whether caches on the way may give to one client what another has read; default: only if
+                nobody is asked whether it may read.
             default_content_type: of streams of the hub's own producers that do not name theirs.
             max_body_bytes: size limit of a request's body, and of the backend's largest append.
             body_seconds: a body must be there in so much time.
@@ -100,6 +103,7 @@ class DurableStreams:
         retention = KEPT if retention is None else check_retention(retention)
         self._hub = hub
         self._authorize = authorize
+        self._shared = authorize is None if shared_caches is None else shared_caches
         self._key = key
         self._max_body_bytes = min(
             check_count(max_body_bytes, "max_body_bytes"), hub.store.max_append_bytes, retention.max_bytes
@@ -233,11 +237,10 @@ class DurableStreams:
     async def _read(self, key: str, scope: Scope, receive: Receive, send: Send) -> Reply | None:
         wanted = wanted_in(scope["query_string"])
         piece = await self._reader.read(key, wanted.place)
-        shared = self._authorize is None
         if wanted.mode == "catch-up":
-            return reply_to_catch_up(piece, wanted, dict(scope["headers"]), shared=shared)
+            return reply_to_catch_up(piece, wanted, dict(scope["headers"]), shared=self._shared)
         if wanted.mode == "long-poll" and (piece.chunks or piece.end is not None):
-            return reply_to_long_poll(piece, wanted, shared=shared)
+            return reply_to_long_poll(piece, wanted, shared=self._shared)
         connection = Connection(
             scope, receive, send, ping_seconds=self._ping_seconds, send_timeout_seconds=self._send_timeout_seconds
         )
@@ -255,7 +258,7 @@ class DurableStreams:
         async def body(_: Connection) -> None:
             nonlocal answer
             more = await wait_for_more(self._hub, key, piece, self._long_poll.until(piece.configuration))
-            answer = reply_to_long_poll(more, wanted, shared=self._authorize is None)
+            answer = reply_to_long_poll(more, wanted, shared=self._shared)
 
         await connection.serve(body)
         return answer

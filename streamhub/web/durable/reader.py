@@ -15,6 +15,7 @@ from streamhub.errors import (
     StreamReplacedError,
 )
 from streamhub.hub import Hub
+from streamhub.observer import Event, notify
 from streamhub.outage import ride
 from streamhub.types import End, Offset, Page, Read, StreamInfo
 from streamhub.web.durable.creation import TTL_SLACK
@@ -85,6 +86,9 @@ class Reader:
             raise StreamNotFoundError(key, None)
         if isinstance(place, Offset):
             _check(key, place, page)
+        if page.chunks and self._hub.observer is not None:
+            size = sum(map(len, page.chunks))
+            notify(self._hub.observer, Event(name="replay", key=key, count=len(page.chunks), size_bytes=size))
         if configuration.ttl is not None:
             await self._touch(key, configuration.ttl)
         return _piece(page, configuration, page.tail if place == "now" else after)

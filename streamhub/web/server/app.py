@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -35,7 +35,9 @@ def serve_app(
     metrics: Metrics | None = None,
     access_log: bool = False,
     retention: Retention | None = None,
-    **durable: Any,
+    max_body_bytes: int = 8 * 1024 * 1024,
+    long_poll_seconds: float = 20.0,
+    sse_seconds: float = 60.0,
 ) -> ASGIApp:
     """Make an ASGI application of a hub: Durable Streams below ``prefix``, beside ``/healthz`` and ``/metrics``.
 
@@ -52,15 +54,22 @@ def serve_app(
         max_streams: how many streams the backend may hold before none are created any more; see ``StreamLimit``.
         metrics: the hub's observer; answers ``/metrics``.
         access_log: write a line per request to the logger ``streamhub.access``.
-        retention: of streams that are created here; default: the hub's.
-        durable: further arguments of ``DurableStreams``.
+        retention, max_body_bytes, long_poll_seconds, sse_seconds: see ``DurableStreams``.
     """
 
     def guarded(app: ASGIApp) -> ASGIApp:
         app = BearerGate(app, tokens) if tokens else OriginGate(app, cors_origins)
         return LoopbackGate(app) if loopback_only else app
 
-    streams: ASGIApp = DurableStreams(hub, authorize=authorize, retention=retention, **durable)
+    streams: ASGIApp = DurableStreams(
+        hub,
+        authorize=authorize,
+        retention=retention,
+        shared_caches=authorize is None and not tokens,
+        max_body_bytes=max_body_bytes,
+        long_poll_seconds=long_poll_seconds,
+        sse_seconds=sse_seconds,
+    )
     if max_streams is not None:
         streams = StreamLimit(streams, hub, max_streams)
     streams = guarded(streams)

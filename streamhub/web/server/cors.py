@@ -7,20 +7,13 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from streamhub.web.durable import RESPONSE_HEADERS
 from streamhub.web.server.gates import check_origin
 from streamhub.web.server.plain import answer, header
 
 METHODS = b"GET, HEAD, PUT, POST, DELETE"
 
-EXPOSED = b", ".join(
-    (
-        b"Stream-Next-Offset", b"Stream-Up-To-Date", b"Stream-Closed", b"Stream-Cursor", b"Stream-TTL",
-        b"Stream-Expires-At", b"Stream-SSE-Data-Encoding", b"Stream-End",
-        b"Producer-Epoch", b"Producer-Seq", b"Producer-Expected-Seq", b"Producer-Received-Seq",
-        b"ETag", b"Location", b"Retry-After",
-    )
-)  # fmt: skip
-"""What a page may read beside what every page may."""
+EXPOSED = ", ".join(RESPONSE_HEADERS).encode()
 
 MAX_AGE_SECONDS = 7200
 _NAMES = re.compile(rb"[\w\-!#$%&'*+.^`|~, ]{1,1000}", re.ASCII)
