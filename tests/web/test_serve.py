@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import re
 import signal
 import socket
@@ -54,6 +55,18 @@ def test_stream_is_created_appended_read_closed_and_deleted(tmp_path: Path, url:
         assert server.stop() == 0
         assert server.err.splitlines() == [f"streamhub: serving http://127.0.0.1:{server.port}/v1/stream/ from {url}"]
         assert server.out == ""
+
+
+def test_cancelled_stream_stays_what_it_was(tmp_path: Path, url: str) -> None:
+    with serve(tmp_path, url) as server:
+        assert server.ask("PUT", "/v1/stream/k", headers={"Content-Type": "application/json"}).status == 201
+        assert server.ask("POST", "/v1/stream/k", b"[1,2]", {"Content-Type": "application/json"}).status == 204
+        reply = server.ask("POST", "/v1/stream/k/cancel", b'{"reason": "why"}', {"Content-Type": "application/json"})
+        assert (reply.status, json.loads(reply.body)["state"]) == (200, "cancelled")
+        read = server.read("k")
+        assert (read.headers["content-type"], read.body) == ("application/json", b"[1,2]")
+        assert (read.headers["stream-closed"], read.headers["streamhub-end"]) == ("true", "cancelled")
+        assert server.append("k", b"3").status == 409
 
 
 def test_two_instances_over_one_backend_serve_the_same_streams(tmp_path: Path) -> None:
