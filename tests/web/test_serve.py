@@ -9,6 +9,8 @@ import re
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ import pytest
 import servers
 import trustme
 from ports import free_port
-from serve_process import PATIENCE_SECONDS, TEXT, Serving, failed, http_headers, refused, serve, until
+from serve_process import PATIENCE_SECONDS, TEXT, Serving, environment, failed, http_headers, refused, serve, until
 
 SECRET = "s3cret-of-the-first"
 OTHER = "s3cret-of-the-other"
@@ -584,3 +586,24 @@ def test_address_of_ipv6(tmp_path: Path) -> None:
         return
     with serve(tmp_path, "memory://", "--host", "::1") as server:
         assert f"serving http://[::1]:{server.port}/" in server.err
+
+
+@pytest.mark.parametrize(
+    ("module", "option", "extra"),
+    [
+        ("uvicorn", "--port=0", "serve"),
+        ("starlette", "--port=0", "serve"),
+        ("prometheus_client", "--metrics", "prometheus"),
+    ],
+)
+def test_missing_extra_is_told_with_what_installs_it(tmp_path: Path, module: str, option: str, extra: str) -> None:
+    code = f"import sys; sys.modules['{module}'] = None; from streamhub.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--url", "memory://", "serve", option],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"streamhub: error: serve needs '{module}'; install it with: pip install 'streamhub-py[{extra}]'\n",
+    )
