@@ -29,6 +29,7 @@ from docs_runner import RUN_BY_BASH, Program, write_program
 from ports import free_port
 
 from streamhub import HubSettings
+from streamhub.cli.serve_options import every_option
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -220,6 +221,14 @@ def test_guarantees_list_every_setting() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", (DOCS / "guarantees.md").read_text(), re.MULTILINE)
 
     assert set(listed) >= HubSettings.names()
+
+
+def test_server_page_lists_every_option_and_its_variable() -> None:
+    text = (DOCS / "server.md").read_text().partition("## Options")[2].partition("\n## ")[0]
+
+    for option in every_option():
+        assert f"`--{option.name}`" in text
+        assert f"`{option.variable}`" in text
 
 
 def test_architecture_says_what_every_module_of_the_core_is_for() -> None:

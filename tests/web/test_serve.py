@@ -200,6 +200,21 @@ def test_token_is_needed_and_any_of_several_will_do(tmp_path: Path) -> None:
         assert server.ask("GET", "/metrics", headers=bearer(SECRET)).status == 200
 
 
+def test_only_what_everybody_may_read_is_for_shared_caches(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "rules.py").write_text("def allow(request, key, action):\n    return True\n")
+    for name, options, expected in (
+        ("a", ["--authorize", "rules:allow"], "private"),
+        ("b", ["--token", SECRET], "private"),
+        ("c", ["--open"], "public"),
+    ):
+        with serve(tmp_path / name, "memory://", *options) as server:
+            assert server.create("k", **bearer(SECRET)).status == 201
+            assert server.append("k", b"x", **bearer(SECRET)).status == 204
+            for query in ("", "?offset=-1&live=long-poll"):
+                assert server.read("k", query, **bearer(SECRET)).headers["cache-control"].startswith(expected)
+
+
 def test_secrets_are_neither_in_the_logs_nor_in_the_list_of_processes(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/streams.db?drain_seconds=1"
     with serve(tmp_path, url, "--access-log", environ={"STREAMHUB_TOKEN": SECRET}) as server:

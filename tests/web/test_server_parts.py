@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from streamhub import BackendUnavailableError, ConfigError, Event, Hub
+from streamhub.cli.serve_options import every_option
 from streamhub.prometheus import Metrics
 from streamhub.web.server import health as health_module
 from streamhub.web.server import limits as limits_module
@@ -24,6 +25,10 @@ from streamhub.web.server.lifespan import live
 from streamhub.web.server.limits import StreamLimit
 from streamhub.web.server.plain import answer
 from streamhub.web.server.traffic import AccessLog, Traffic
+
+
+def test_variables_of_the_server_are_no_misspelt_ones_of_the_hub() -> None:
+    Hub.from_env({"STREAMHUB_URL": "memory://", **{option.variable: "x" for option in every_option()}})
 
 
 @dataclass
@@ -143,6 +148,9 @@ async def test_front_gives_the_streams_their_root_wherever_it_is_mounted(hub: Hu
     assert (await ask(front, path="/app/s/a", root="/app")).body == b"/app/s /app/s/a"
     assert (await ask(front, path="/app/healthz", root="/app")).body == b"/app /app/healthz"
     assert [(await ask(front, path=path)).status for path in ("/", "/s", "/healthz/", "/metrics")] == [404] * 4
+    everywhere = Front(hub, fine, "/", {"/healthz": fine})
+    assert (await ask(everywhere, path="/a")).body == b" /a"
+    assert (await ask(everywhere, path="/app/healthz", root="/app")).body == b"/app /app/healthz"
 
 
 @pytest.mark.parametrize("prefix", ["", "s/", "/s", "//", "/s//", "/\n/"])

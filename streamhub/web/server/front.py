@@ -32,15 +32,14 @@ class Front:
         else:
             root: str = scope.get("root_path", "")
             path: str = scope["path"].removeprefix(root)
-            if path.startswith(self._prefix):
+            other = self._others.get(path)  # first: the streams' prefix may be the root
+            if other is not None:
+                await other(scope, receive, send)
+            elif path.startswith(self._prefix):
                 scope["root_path"] = root + self._prefix[:-1]
                 await self._streams(scope, receive, send)
             else:
-                await self._others.get(path, _nothing)(scope, receive, send)
-
-
-async def _nothing(_: Scope, __: Receive, send: Send) -> None:
-    await answer(send, 404, b"nothing is here\n")
+                await answer(send, 404, b"nothing is here\n")
 
 
 def check_prefix(prefix: str) -> str:
