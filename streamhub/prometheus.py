@@ -6,18 +6,19 @@ No metric has a stream's key as a label: there is no bound on the number of keys
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from streamhub.observer import Event
-
-try:
-    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-    from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-    from prometheus_client.process_collector import ProcessCollector
-except ModuleNotFoundError as exc:
+if find_spec("prometheus_client") is None:
     raise ModuleNotFoundError(
-        "streamhub.prometheus needs prometheus-client: pip install 'streamhub-py[prometheus]'", name=exc.name
-    ) from exc
+        "streamhub.prometheus needs prometheus-client: pip install 'streamhub-py[prometheus]'", name="prometheus_client"
+    )
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.process_collector import ProcessCollector
+
+from streamhub.observer import Event
 
 if TYPE_CHECKING:
     from streamhub.hub import Hub
