@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 import servers
 import trustme
+from places import fresh_place
 from ports import free_port
 from serve_process import PATIENCE_SECONDS, TEXT, Serving, environment, failed, http_headers, refused, serve, until
 
@@ -78,6 +80,23 @@ def test_two_instances_over_one_backend_serve_the_same_streams(tmp_path: Path) -
         assert b.append("k", b"by b").status == 204
         assert a.append("k", b", by a").status == 204
         assert b.read("k").body == b"by b, by a"
+
+
+@pytest.mark.parametrize("kind", ["redis", "postgresql", "nats"])
+async def test_servers_of_every_kind_are_backends(tmp_path: Path, kind: str) -> None:
+    async with fresh_place(kind, tmp_path) as url:
+        await asyncio.to_thread(_use_two_instances, tmp_path, url)
+
+
+def _use_two_instances(folder: Path, url: str) -> None:
+    with serve(folder / "a", url) as a, serve(folder / "b", url) as b:
+        assert a.ask("GET", "/healthz/ready").status == 200
+        assert a.create("k").status == 201
+        with reading(b, "k", "?offset=-1&live=sse") as response:
+            assert a.append("k", b"by a").status == 204
+            read_until(response, b"by a")
+        assert (a.stop(), b.stop()) == (0, 0)
+        assert len(a.err.splitlines()) == 1
 
 
 def test_prefix_is_where_the_streams_are(tmp_path: Path) -> None:
