@@ -410,7 +410,7 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return arm
 
 
-async def test_stream_whose_creation_died_is_not_there_until_the_next_creation_takes_over(
+async def test_stream_whose_creation_died_is_not_there_until_the_next_creation_replaces_it(
     hub: Hub, dying: Callable[[], None]
 ) -> None:
     client = serve(hub)
@@ -430,7 +430,7 @@ async def test_stream_whose_creation_died_is_not_there_until_the_next_creation_t
     assert found["stream-next-offset"] == created["stream-next-offset"]
 
 
-async def test_take_over_without_content_shows_an_empty_stream(hub: Hub, dying: Callable[[], None]) -> None:
+async def test_creation_without_content_replaces_one_that_died_with_some(hub: Hub, dying: Callable[[], None]) -> None:
     client = serve(hub)
     dying()
     with pytest.raises(KeyboardInterrupt):
