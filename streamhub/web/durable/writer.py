@@ -83,10 +83,10 @@ class Pending:
     __slots__ = ("answered", "chunks", "size_bytes", "write")
 
     def __init__(self, write: Write, chunks: tuple[bytes, ...], answered: asyncio.Future[Outcome] | None) -> None:
-        self.write = write
-        self.chunks = chunks
-        self.size_bytes = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
-        self.answered = answered
+        self.write: Write = write
+        self.chunks: tuple[bytes, ...] = chunks
+        self.size_bytes: int = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
+        self.answered: asyncio.Future[Outcome] | None = answered
 
 
 class _Known(NamedTuple):
