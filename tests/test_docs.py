@@ -49,7 +49,7 @@ EXPECTED: dict[str, Counter[str]] = {
     "docs/orphan-worker.md": Counter({"run": 3, "output": 1}),
     "docs/server.md": Counter({"run": 10, "output": 7, "not run": 8}),
     "docs/tutorial.md": Counter({"run": 25, "output": 21}),
-    "docs/web.md": Counter({"excerpt": 5, "run": 1, "output": 1, "not run": 5}),
+    "docs/web.md": Counter({"excerpt": 5, "run": 1, "output": 1, "not run": 6}),
     "docs/write-a-backend.md": Counter({"excerpt": 22, "not run": 1}),
 }
 

@@ -12,6 +12,8 @@ import os
 import random
 import secrets
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -54,6 +56,51 @@ OVERTAKEN = (
     StreamUnfinishedError,
     DataLostError,
 )
+
+
+@asynccontextmanager
+async def leased(hub: Hub, key: str, found: StreamInfo | None, *, run: str, respected: bool) -> AsyncGenerator[Lease]:
+    """Hold a lease with a generation above the one found; ``respected``: that of the one found may be in the way."""
+    leases, known = hub.leases, 0 if found is None else found.generation
+    owner = secrets.token_urlsafe(12)
+    lease = await ride(
+        lambda: leases.acquire(
+            key,
+            owner=owner,
+            run=run,
+            ttl_seconds=max(LEASE_SECONDS, leases.min_ttl_seconds),
+            above=known,
+            void=0 if respected else known,
+        ),
+        hub.settings.outage_seconds,
+    )
+    try:
+        yield lease
+    finally:
+        with contextlib.suppress(BackendUnavailableError):
+            await leases.release(lease)
+
+
+async def begin_span(hub: Hub, info: StreamInfo) -> None:
+    """Let the stream go on as a higher generation, whose offsets differ from those that were given out before.
+
+    Harmless if another process was faster, or the stream has gone.
+    """
+    with contextlib.suppress(LeaseHeldError, *OVERTAKEN):
+        async with leased(hub, info.key, info, run=info.run, respected=False) as lease:
+            await ride(
+                lambda: hub.store.open(
+                    lease.key,
+                    lease.generation,
+                    owner=lease.owner,
+                    run=info.run,
+                    expect=info.seen,
+                    resume=True,
+                    attended=False,
+                    retention=info.retention,
+                ),
+                hub.settings.outage_seconds,
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,30 +164,12 @@ class Creator:
         return Created("exists" if same else "differs", tail_of(found))
 
     async def _create(self, creation: Creation, found: StreamInfo | None) -> Offset:
-        lease = await self._acquire(creation.key, found)
-        try:
-            opened = await self._open(creation, found, lease)
-            return await self._fill(creation, opened)
-        finally:
-            with contextlib.suppress(BackendUnavailableError):
-                await self._hub.leases.release(lease)
-
-    async def _acquire(self, key: str, found: StreamInfo | None) -> Lease:
-        leases, known = self._hub.leases, 0 if found is None else found.generation
         # The lease of one that is creating the stream now is respected; of what is over, none is in the way.
         creating = found is not None and found.state == "open" and is_creating(found.metadata, attended=found.attended)
-        owner, run = secrets.token_urlsafe(12), secrets.token_urlsafe(12)
-        return await ride(
-            lambda: leases.acquire(
-                key,
-                owner=owner,
-                run=run,
-                ttl_seconds=max(LEASE_SECONDS, leases.min_ttl_seconds),
-                above=known,
-                void=0 if creating else known,
-            ),
-            self._hub.settings.outage_seconds,
-        )
+        run = secrets.token_urlsafe(12)
+        async with leased(self._hub, creation.key, found, run=run, respected=creating) as lease:
+            opened = await self._open(creation, found, lease)
+            return await self._fill(creation, opened)
 
     async def _open(self, creation: Creation, found: StreamInfo | None, lease: Lease) -> StreamInfo:
         creating = bool(creation.chunks) or creation.closed

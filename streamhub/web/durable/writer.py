@@ -34,9 +34,10 @@ from streamhub.hub import Hub
 from streamhub.observer import Event, notify
 from streamhub.outage import Outage, ride
 from streamhub.tasks import consume
-from streamhub.types import COMPLETED, Append, Appended, Metadata
+from streamhub.types import COMPLETED, Append, Appended, Metadata, StreamInfo
 from streamhub.web.durable.admission import Accept, Decision, StreamState, Write, admit
 from streamhub.web.durable.bodies import MAX_MESSAGES
+from streamhub.web.durable.creation import begin_span
 from streamhub.web.durable.stored import (
     Configuration,
     configuration_of,
@@ -156,6 +157,7 @@ class StreamWriter:
         self._default_type = default_type
         self._max_waiting_bytes = max_waiting_bytes
         self._known: _Known | None = None
+        self._reached = (0, 0)  # generation and index of the last message stored here
         self._epoch = 0  # grows with every reason to forget
         self._queue: deque[Pending] = deque()
         self._queued_bytes = 0
@@ -287,10 +289,18 @@ class StreamWriter:
         configuration = configuration_of(info.metadata, attended=info.attended, default_type=self._default_type)
         if is_creating(info.metadata, attended=info.attended):
             raise StreamNotFoundError(self._key, None)
+        if self._went_back(info):
+            # What was stored, and read, is lost. Its offsets must not become those of other messages.
+            await begin_span(self._hub, info)
+            return await self._describe()
         known = _Known(info.run, info.generation, info.metadata, configuration, state_of(info, configuration))
         if epoch == self._epoch and not known.state.closed:
             self._known = known
         return known
+
+    def _went_back(self, info: StreamInfo) -> bool:
+        generation, index = self._reached
+        return info.state == "open" and not info.attended and info.generation == generation and info.tail < index
 
     def _append_of(self, known: _Known, batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> Append | None:
         chunks: list[bytes] = []
@@ -315,6 +325,7 @@ class StreamWriter:
         )
 
     def _remember(self, known: _Known, append: Append, state: StreamState) -> None:
+        self._reached = (append.generation, state.tail.index)
         if self._known is not known or state.closed:
             self._known = None
             return
