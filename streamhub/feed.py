@@ -180,6 +180,11 @@ class Feeds:
             on_connect=self._connected,
         )
 
+    @property
+    def subscribers(self) -> int:
+        """How many subscriptions follow a stream now."""
+        return sum(feed.attached for feed in self._feeds.values())
+
     async def attach(self, key: str) -> Feed:
         """Return the feed of a stream, followed; pair with ``detach``. Nothing is held if this raises."""
         feed = self._feeds.get(key)

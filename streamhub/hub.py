@@ -213,6 +213,21 @@ class Hub:
         finally:
             del self._on_drain[place]
 
+    @property
+    def draining(self) -> bool:
+        """True once the hub has begun to drain or to close."""
+        return self._draining
+
+    @property
+    def producers(self) -> int:
+        """How many runs are produced here now."""
+        return 0 if self._core is None else len(self._core.starter.runs)
+
+    @property
+    def subscribers(self) -> int:
+        """How many subscriptions of this hub follow a stream now."""
+        return 0 if self._core is None else self._core.feeds.subscribers
+
     def _begin_to_drain(self) -> None:
         if not self._draining:
             self._draining = True

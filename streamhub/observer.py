@@ -10,7 +10,16 @@ from typing import Literal, TypeAlias
 logger: logging.Logger = logging.getLogger("streamhub")
 
 EventName: TypeAlias = Literal[
-    "append", "subscribe", "cancel", "lease_lost", "takeover", "fenced_write", "reconnect", "drain"
+    "append",
+    "subscribe",
+    "first_chunk",
+    "replay",
+    "cancel",
+    "lease_lost",
+    "takeover",
+    "fenced_write",
+    "reconnect",
+    "drain",
 ]
 """What an ``Event`` may be about; it says what each means."""
 
@@ -20,9 +29,11 @@ class Event:
     """Something that happened in this hub.
 
     ``append``: chunks became durable (``count`` of them, ``size_bytes`` in all, ``seconds`` from flush to answer).
-    ``subscribe``: a subscription was opened. ``cancel``: a run here was told to stop. ``lease_lost``: a producer
-    here lost its lease. ``takeover``: a run was resumed here after its producer died. ``fenced_write``: an append of
-    this hub was refused, a later generation being current. ``reconnect``: a feed was opened again after it broke.
+    ``subscribe``: a subscription was opened. ``first_chunk``: one from a run's start has its first chunk, ``seconds``
+    after it was asked for. ``replay``: a reader was given ``count`` chunks that were read from the store, not followed
+    live. ``cancel``: a run here was told to stop. ``lease_lost``: a producer here lost its lease. ``takeover``: a run
+    was resumed here after its producer died. ``fenced_write``: an append of this hub was refused, a later generation
+    being current. ``reconnect``: a feed was opened again after it broke.
     ``drain``: draining began.
     """
 

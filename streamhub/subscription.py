@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from streamhub.cursor import check_kept, generation_at, locate
 from streamhub.errors import (
@@ -23,7 +23,7 @@ from streamhub.errors import (
     StreamReplacedError,
 )
 from streamhub.feed import Feed, Feeds
-from streamhub.observer import Event, Observer, notify
+from streamhub.observer import Event, EventName, Observer, notify
 from streamhub.outage import ride
 from streamhub.protocols import StreamStore
 from streamhub.reader import LoadedPage
@@ -73,6 +73,7 @@ class Subscription:
         self._fetched = self._cursor  # position of the last chunk fetched; None at the start
         self._ready: list[Chunk] = []
         self._next = 0  # place in _ready of the chunk to deliver next
+        self._asked_at: float | None = None  # from the run's start; until a chunk comes
         self._failure: BaseException | None = None
         self._finished = False
         self._busy = False
@@ -91,6 +92,20 @@ class Subscription:
         if self._cursor is None and self._identity:
             return Offset(self._identity, 0)
         return self._cursor
+
+    @property
+    def caught_up(self) -> bool:
+        """True when all was delivered that this process knows to be stored: iterating further would wait, or finish."""
+        if self._next < len(self._ready):
+            return False
+        return self.end is not None or (self._feed is not None and self._at_tail_of(self._feed.window))
+
+    @property
+    def known_end(self) -> End | None:
+        """The run's end, once it is known here and nothing is left to deliver before it; it is not fetched for this."""
+        if self.end is not None or not self.caught_up or self._feed is None or self._feed.window is None:
+            return self.end
+        return self._feed.window.end
 
     async def __aenter__(self) -> Self:
         try:
@@ -212,17 +227,29 @@ class Subscription:
         if self._fetched is not None:
             locate(self.key, self._fetched, run=page.run, spans=page.spans, tail=page.tail)
         if loaded.chunks:
-            self._take(loaded.chunks)
+            self._take(loaded.chunks, replayed=True)
             return True
         if self._fetched is None and not self._latest:
             self._index = max(self._index, page.first - 1)  # the start moves on while the run is trimmed
         check_kept(self.key, self._index, first=page.first)
         return self._index == page.tail and self._finish(page.end)
 
-    def _take(self, chunks: list[Chunk]) -> None:
+    def _take(self, chunks: list[Chunk], *, replayed: bool = False) -> None:
         self._ready, self._next = chunks, 0
         self._fetched = chunks[-1].offset
         self._index = self._fetched.index
+        if self._observer is not None:
+            self._tell(chunks, replayed)
+
+    def _tell(self, chunks: list[Chunk], replayed: bool) -> None:
+        asked, self._asked_at = self._asked_at, None
+        if asked is not None:
+            self._notify("first_chunk", seconds=time.monotonic() - asked)
+        if replayed:
+            self._notify("replay", count=len(chunks), size_bytes=sum(len(chunk.data) for chunk in chunks))
+
+    def _notify(self, name: EventName, **facts: Any) -> None:
+        notify(self._observer, Event(name=name, key=self.key, run=self.run, generation=self._identity, **facts))
 
     def _finish(self, end: End | None) -> bool:
         if end is None:
@@ -240,6 +267,8 @@ class Subscription:
         """Follow the stream and pin the run, waiting for it as long as was asked; return its feed."""
         if self._feed is None:
             self._check_open()
+            if not (self._latest or self._index_of_cursor()):
+                self._asked_at = time.monotonic()
             self._feed = await self._feeds.attach(self.key)
             self._finalizer = weakref.finalize(self, self._feeds.detach_from_any_thread, self._feed)
             self._finalizer.atexit = False
@@ -249,7 +278,6 @@ class Subscription:
             version = self._feed.version
             refusal = await self._pin(self._feed)
             if refusal is None:
-                notify(self._observer, Event(name="subscribe", key=self.key, run=self.run, generation=self._identity))
                 break
             left = deadline - time.monotonic()
             if left <= 0:
@@ -294,6 +322,7 @@ class Subscription:
     def _begin(self, loaded: LoadedPage) -> None:
         page = loaded.page
         self.run, self._identity = page.run, page.spans[0].generation
+        self._notify("subscribe")
         if self._latest:
             generation = generation_at(page.spans, page.tail)
             self._cursor = self._fetched = Offset(generation, page.tail)
@@ -303,7 +332,7 @@ class Subscription:
         else:
             self._index = self._cursor.index
         if loaded.after == self._index and loaded.chunks:
-            self._take(loaded.chunks)
+            self._take(loaded.chunks, replayed=True)
 
     async def _judge_fence(self, gone: ResumeRefusedError) -> StreamHubError | None:
         info = (await ride(lambda: self._store.describe([self.key]), self._outage_seconds))[0]

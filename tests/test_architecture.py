@@ -32,7 +32,7 @@ LAYERS = [
     ("lifespan",),
     ("hub",),
     ("__init__",),
-    ("conformance", "web", "cli"),
+    ("conformance", "web", "cli", "prometheus"),
     ("__main__",),
 ]
 LAYER = {module: number for number, row in enumerate(LAYERS) for module in row}
@@ -47,9 +47,15 @@ DRIVERS = {
     "asyncpg": "streamhub_postgres",
     "sqlite3": "streamhub_sqlite",
     "starlette": "streamhub.web",
+    "uvicorn": "streamhub.cli.serve",
+    "prometheus_client": "streamhub.prometheus",
 }
 # Where else a driver may be named, and why.
-DRIVER_EXCEPTIONS = {("streamhub/cli/doctor.py", "sqlite3")}  # tells its version
+DRIVER_EXCEPTIONS = {
+    ("streamhub/cli/doctor.py", "sqlite3"),  # tells its version
+    ("streamhub/cli/serve.py", "starlette"),  # a type
+    ("streamhub/web/server/http_metrics.py", "prometheus_client"),  # imported only beside streamhub.prometheus
+}
 
 # Module state that is not a constant, and must be the process's: (file, name).
 STATE = {

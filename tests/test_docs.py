@@ -12,8 +12,10 @@ A block's fate is decided by its language, and by a comment on the line before i
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -24,8 +26,10 @@ from pathlib import Path
 
 import pytest
 from docs_runner import RUN_BY_BASH, Program, write_program
+from ports import free_port
 
 from streamhub import HubSettings
+from streamhub.cli.serve_options import every_option
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -43,8 +47,9 @@ EXPECTED: dict[str, Counter[str]] = {
     "docs/choose-a-backend.md": Counter({"not run": 1}),
     "docs/conformance.md": Counter({"not run": 4}),
     "docs/orphan-worker.md": Counter({"run": 3, "output": 1}),
+    "docs/server.md": Counter({"run": 10, "output": 7, "not run": 8}),
     "docs/tutorial.md": Counter({"run": 25, "output": 21}),
-    "docs/web.md": Counter({"excerpt": 5, "run": 1, "output": 1, "not run": 5}),
+    "docs/web.md": Counter({"excerpt": 5, "run": 1, "output": 1, "not run": 6}),
     "docs/write-a-backend.md": Counter({"excerpt": 22, "not run": 1}),
 }
 
@@ -125,20 +130,40 @@ def test_code_of_a_page_runs(page: str, tmp_path: Path) -> None:
     blocks = [block for block in blocks_of(page) if block.fate in ("run", "output")]
     if not blocks:
         return
-    program = Program(page, [(block.language, block.line, block.text, block.fate == "output") for block in blocks])
+    port = str(free_port())  # others may use the one that the pages name
+    program = Program(
+        page,
+        [
+            (block.language, block.line, block.text.replace(":4437", f":{port}"), block.fate == "output")
+            for block in blocks
+        ],
+    )
     work = tmp_path / "work"
     work.mkdir()
     environ = {name: value for name, value in os.environ.items() if not name.startswith("STREAMHUB")}
     environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
     environ["STREAMHUB_URL"] = "sqlite:///streams.db"
+    environ["STREAMHUB_SERVE_PORT"] = port
 
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "utf8", RUNNER, write_program(program, tmp_path / "program.json")],
-        cwd=work, env=environ, capture_output=True, text=True, check=False, timeout=50,
-    )  # fmt: skip
+    command = [sys.executable, "-W", "error", "-X", "utf8", RUNNER, write_program(program, tmp_path / "program.json")]
+    code, out, err = _run_in_a_group(command, work, environ)
 
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert done.stdout.splitlines()[-1:] == [f"{len(blocks)} blocks"]
+    assert code == 0, f"{out}\n{err}"
+    assert out.splitlines()[-1:] == [f"{len(blocks)} blocks"]
+
+
+def _run_in_a_group(command: list[str | Path], folder: Path, environ: dict[str, str]) -> tuple[int, str, str]:
+    """Run a command; end what it has left in the background."""
+    with subprocess.Popen(
+        command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            out, err = process.communicate(timeout=50)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, out, err
 
 
 @every_page
@@ -196,6 +221,14 @@ def test_guarantees_list_every_setting() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", (DOCS / "guarantees.md").read_text(), re.MULTILINE)
 
     assert set(listed) >= HubSettings.names()
+
+
+def test_server_page_lists_every_option_and_its_variable() -> None:
+    text = (DOCS / "server.md").read_text().partition("## Options")[2].partition("\n## ")[0]
+
+    for option in every_option():
+        assert f"`--{option.name}`" in text
+        assert f"`{option.variable}`" in text
 
 
 def test_architecture_says_what_every_module_of_the_core_is_for() -> None:

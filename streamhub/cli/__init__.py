@@ -1,7 +1,8 @@
 """The ``streamhub`` command. Each group of subcommands has its module; ``parser`` lists them all.
 
-Exit status: 0 completed, 1 error, 2 usage, 3 failed, 4 cancelled, 5 abandoned, 130 on SIGINT, 143 on SIGTERM, and
-141 when the reader of standard output has gone. Standard output carries data only, standard error the rest.
+Exit status: 0 completed, 1 error, 2 usage, 3 failed, 4 cancelled, 5 abandoned, 130 on SIGINT, 143 on SIGTERM (but 0 of
+``serve``, which these stop in order), and 141 when the reader of standard output has gone. Standard output carries data
+only, standard error the rest.
 """
 
 from __future__ import annotations

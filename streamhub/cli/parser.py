@@ -12,6 +12,7 @@ from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from streamhub import KeyState, Unfinished
+from streamhub.cli import serve_options
 from streamhub.errors import StreamHubError
 from streamhub.inputs import check_metadata, check_name, parse_after
 
@@ -34,6 +35,8 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         parser.error("which backend? give --url URL or set STREAMHUB_URL")
     if args.command == "publish":
         _check_source(parser, args)
+    elif args.command == "serve":
+        serve_options.complete(parser, args)
     return args
 
 
@@ -48,7 +51,7 @@ def build() -> ArgumentParser:
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     parser.add_argument("--url", metavar="URL", default=None, help=URL_HELP)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for add in (_publish, _tail, _ls, _info, _cancel, _rm, _gc, _sql, _doctor, _conformance, _demo):
+    for add in (_publish, _tail, _ls, _info, _cancel, _rm, _gc, _sql, _serve, _doctor, _conformance, _demo):
         add(commands)
     return parser
 
@@ -172,6 +175,13 @@ def _sql(commands: Any) -> None:
     parser.add_argument(
         "--since", metavar="VERSION", type=_version, default=0, help="the version that is there; default: 0, for none"
     )
+
+
+def _serve(commands: Any) -> None:
+    text = "serve streams over HTTP, by the open protocol of Durable Streams"
+    parser = _command(commands, "serve", "serve:serve", text)
+    parser.epilog = "Each option may also be given as a variable: STREAMHUB_TOKEN, STREAMHUB_SERVE_PORT and so on."
+    serve_options.add_options(parser)
 
 
 def _doctor(commands: Any) -> None:

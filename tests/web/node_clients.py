@@ -32,21 +32,21 @@ def node() -> Path:
     return Path(spec.origin).parent / "bin" / "node"
 
 
-def install() -> None:
-    """Install the packages that the lock file pins, unless they are there; or skip."""
+def install(folder: Path = NODE) -> None:
+    """Install the packages that a folder's lock file pins, unless they are there; or skip."""
     npm = shutil.which("npm")
     if npm is None:
         servers.lacking("npm")
-    pinned = hashlib.sha256((NODE / "package-lock.json").read_bytes()).hexdigest()
-    stamp = NODE / "node_modules" / ".streamhub-installed"
-    with (NODE / "package.json").open() as lock:
+    pinned = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    stamp = folder / "node_modules" / ".streamhub-installed"
+    with (folder / "package.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes begin at once
         if not stamp.exists() or stamp.read_text() != pinned:
             command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
             # npm itself runs on the Node that the packages ask for.
             environ = {**os.environ, "PATH": f"{node().parent}{os.pathsep}{os.environ['PATH']}"}
             done = subprocess.run(
-                command, cwd=NODE, env=environ, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
+                command, cwd=folder, env=environ, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
             )
             if done.returncode:
                 pytest.fail(f"npm ci failed:\n{done.stdout}\n{done.stderr}")
