@@ -19,6 +19,7 @@ import pytest
 import servers
 
 NODE = Path(__file__).parent / "node"
+DURABLE = Path(__file__).parent / "node_durable"  # a folder of its own: its transport asks for another major of "ai"
 TAIL_FETCH = Path(__file__).parents[2] / "streamhub" / "web" / "aisdk" / "tail_fetch.mjs"
 PATIENCE_SECONDS = 30.0
 INSTALL_SECONDS = 300
@@ -32,21 +33,21 @@ def node() -> Path:
     return Path(spec.origin).parent / "bin" / "node"
 
 
-def install() -> None:
-    """Install the packages that the lock file pins, unless they are there; or skip."""
+def install(folder: Path = NODE) -> None:
+    """Install the packages that a folder's lock file pins, unless they are there; or skip."""
     npm = shutil.which("npm")
     if npm is None:
         servers.lacking("npm")
-    pinned = hashlib.sha256((NODE / "package-lock.json").read_bytes()).hexdigest()
-    stamp = NODE / "node_modules" / ".streamhub-installed"
-    with (NODE / "package.json").open() as lock:
+    pinned = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    stamp = folder / "node_modules" / ".streamhub-installed"
+    with (folder / "package.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes begin at once
         if not stamp.exists() or stamp.read_text() != pinned:
             command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
             # npm itself runs on the Node that the packages ask for.
             environ = {**os.environ, "PATH": f"{node().parent}{os.pathsep}{os.environ['PATH']}"}
             done = subprocess.run(
-                command, cwd=NODE, env=environ, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
+                command, cwd=folder, env=environ, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False
             )
             if done.returncode:
                 pytest.fail(f"npm ci failed:\n{done.stdout}\n{done.stderr}")
@@ -86,10 +87,10 @@ class Client:
 
 
 @asynccontextmanager
-async def client(script: str) -> AsyncIterator[Client]:
-    """Run a script inside the block."""
+async def client(script: str, folder: Path = NODE) -> AsyncIterator[Client]:
+    """Run a script of a folder inside the block."""
     process = await asyncio.create_subprocess_exec(
-        node(), NODE / script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=16 * 1024 * 1024,
+        node(), folder / script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=16 * 1024 * 1024,
         env={**os.environ, "TAIL_FETCH": TAIL_FETCH.as_uri()},
     )  # fmt: skip
     try:

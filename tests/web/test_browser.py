@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 import pytest
 import servers
+from cluster import Cluster, cluster
 from node_clients import Client, client, install
-from test_clients import Cluster, begin, cluster, text
+from test_clients import begin, text
 
 pytestmark = pytest.mark.timeout(120)
 
