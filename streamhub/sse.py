@@ -44,6 +44,15 @@ def encode_event(
     return b"%b%b\n" % ((event, id_line) if id_last else (id_line, event))
 
 
+def encode_tight_event(data: bytes, name: str) -> bytes:
+    """Write one event without the space that may stand before a value, but where the value itself begins with one.
+
+    For clients that look for their events as text instead of parsing them.
+    """
+    lines = [b"data: %b\n" % line if line[:1] == b" " else b"data:%b\n" % line for line in _LINE_END.split(data)]
+    return b"event: %b\n%b\n" % (_field("an event's name", name), b"".join(lines))
+
+
 def encode_comment(text: str = "") -> bytes:
     """Write a comment, which clients skip: it keeps a connection from looking idle.
 

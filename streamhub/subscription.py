@@ -92,6 +92,20 @@ class Subscription:
             return Offset(self._identity, 0)
         return self._cursor
 
+    @property
+    def caught_up(self) -> bool:
+        """True when all was delivered that this process knows to be stored: iterating further would wait, or finish."""
+        if self._next < len(self._ready):
+            return False
+        return self.end is not None or (self._feed is not None and self._at_tail_of(self._feed.window))
+
+    @property
+    def known_end(self) -> End | None:
+        """The run's end, once it is known here and nothing is left to deliver before it; it is not fetched for this."""
+        if self.end is not None or not self.caught_up or self._feed is None or self._feed.window is None:
+            return self.end
+        return self._feed.window.end
+
     async def __aenter__(self) -> Self:
         try:
             await self._guarded(self._opened)

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-Action: TypeAlias = Literal["subscribe", "start", "cancel", "info"]
+Action: TypeAlias = Literal["subscribe", "start", "cancel", "info", "append", "delete"]
 """What a request wants of a stream."""
 
 Authorize: TypeAlias = Callable[[Request, str, Action], bool | Awaitable[bool]]

@@ -1,0 +1,174 @@
+"""Creating a stream: the run is opened under a lease, for its generation, and the lease is given back.
+
+With a first content, or an end, the run is opened as one that is being created, which nobody sees, and the append that
+stores the content shows it. Whoever dies between the two leaves a run that the next creation takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import secrets
+import time
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from streamhub.errors import (
+    BackendUnavailableError,
+    DataLostError,
+    LeaseHeldError,
+    OffsetConflictError,
+    OpenConflictError,
+    ResumeRefusedError,
+    StaleGenerationError,
+    StreamEndedError,
+    StreamHubError,
+    StreamUnfinishedError,
+)
+from streamhub.hub import Hub
+from streamhub.outage import ride
+from streamhub.types import COMPLETED, Append, Lease, Offset, Retention, StreamInfo
+from streamhub.web.durable.stored import Configuration, configuration_of, created_metadata, is_creating, tail_of
+
+LEASE_SECONDS = 5.0
+"""How long a creation whose process died is in the way of the next one, unless the backend's shortest is longer."""
+
+TTL_SLACK = 1.02
+"""By how much a stream outlives its time-to-live: reads renew it only so often."""
+
+OVERTAKEN = (
+    OpenConflictError,
+    StaleGenerationError,
+    OffsetConflictError,
+    StreamEndedError,
+    ResumeRefusedError,
+    StreamUnfinishedError,
+    DataLostError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """A stream to be, with its first content."""
+
+    key: str
+    configuration: Configuration
+    chunks: tuple[bytes, ...]
+    closed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What a creation came to; ``tail`` is the stream's, whoever created it."""
+
+    outcome: Literal["created", "exists", "differs"]
+    tail: Offset
+
+
+class Creator:
+    """Creates streams."""
+
+    def __init__(self, hub: Hub, *, default_type: str, retention: Retention) -> None:
+        self._hub = hub
+        self._default_type = default_type
+        self._retention = retention
+
+    async def create(self, creation: Creation) -> Created:
+        """Create a stream, or find it there.
+
+        Raises:
+            LeaseHeldError: another creation, or a producer, was in the way for too long.
+            BackendUnavailableError: nobody knows what became of it; it may be repeated.
+        """
+        deadline = time.monotonic() + self._hub.settings.outage_seconds
+        while True:
+            found = await self._describe(creation.key)
+            if found is not None and self._is_there(found):
+                return self._compared(creation, found)
+            try:
+                return Created("created", await self._create(creation, found))
+            except (LeaseHeldError, *OVERTAKEN):
+                if time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(random.uniform(0.005, 0.05))  # another one creates it
+
+    async def _describe(self, key: str) -> StreamInfo | None:
+        return (await ride(lambda: self._hub.store.describe([key]), self._hub.settings.outage_seconds))[0]
+
+    def _is_there(self, found: StreamInfo) -> bool:
+        if found.state not in ("open", "ended") or is_creating(found.metadata, attended=found.attended):
+            return False
+        return not self._configuration(found).has_expired(time.time())
+
+    def _configuration(self, found: StreamInfo) -> Configuration:
+        return configuration_of(found.metadata, attended=found.attended, default_type=self._default_type)
+
+    def _compared(self, creation: Creation, found: StreamInfo) -> Created:
+        same = creation.closed == (found.end is not None) and creation.configuration.equals(self._configuration(found))
+        return Created("exists" if same else "differs", tail_of(found))
+
+    async def _create(self, creation: Creation, found: StreamInfo | None) -> Offset:
+        resume = found is not None and found.state == "open" and is_creating(found.metadata, attended=found.attended)
+        run = found.run if found is not None and resume else secrets.token_urlsafe(12)
+        known = 0 if found is None else found.generation
+        owner = secrets.token_urlsafe(12)
+        leases = self._hub.leases
+        seconds = max(LEASE_SECONDS, leases.min_ttl_seconds)
+        lease = await self._ride_acquire(creation.key, owner, run, seconds, known, 0 if resume else known)
+        try:
+            opened = await self._open(creation, found, lease, resume=resume)
+            return await self._fill(creation, opened)
+        finally:
+            with contextlib.suppress(BackendUnavailableError):
+                await leases.release(lease)
+
+    async def _ride_acquire(self, key: str, owner: str, run: str, seconds: float, above: int, void: int) -> Lease:
+        return await ride(
+            lambda: self._hub.leases.acquire(key, owner=owner, run=run, ttl_seconds=seconds, above=above, void=void),
+            self._hub.settings.outage_seconds,
+        )
+
+    async def _open(self, creation: Creation, found: StreamInfo | None, lease: Lease, *, resume: bool) -> StreamInfo:
+        creating = bool(creation.chunks) or creation.closed
+        return await ride(
+            lambda: self._hub.store.open(
+                lease.key,
+                lease.generation,
+                owner=lease.owner,
+                run=lease.run,
+                expect=None if found is None else found.seen,
+                resume=resume,
+                attended=False,
+                metadata=created_metadata(creation.configuration, creating=creating),
+                retention=self._retention_of(creation.configuration),
+            ),
+            self._hub.settings.outage_seconds,
+        )
+
+    async def _fill(self, creation: Creation, opened: StreamInfo) -> Offset:
+        if not creation.chunks and not creation.closed:
+            return tail_of(opened)
+        append = Append(
+            creation.key,
+            opened.generation,
+            opened.tail + 1,
+            creation.chunks,
+            os.urandom(12),
+            created_metadata(creation.configuration, creating=False),
+            COMPLETED if creation.closed else None,
+        )
+        await ride(lambda: self._append(append), self._hub.settings.outage_seconds)
+        return Offset(opened.generation, append.last) if creation.chunks else tail_of(opened)
+
+    async def _append(self, append: Append) -> None:
+        answer = (await self._hub.store.append([append]))[0]
+        if isinstance(answer, StreamHubError):
+            raise answer
+
+    def _retention_of(self, configuration: Configuration) -> Retention:
+        if configuration.ttl is not None:
+            seconds = max(configuration.ttl, 1) * TTL_SLACK
+            return replace(self._retention, unfinished_seconds=seconds, ended_seconds=seconds)
+        return self._retention

@@ -1,0 +1,152 @@
+"""The protocol's headers: what requests say, checked, and what responses begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from streamhub.web.durable.admission import Claim
+from streamhub.web.durable.stored import DEFAULT_TYPE, MAX_TEXT_CHARS, Configuration, moment_of, short_id
+
+Given: TypeAlias = Mapping[bytes, bytes]
+"""A request's headers, by their names in lower case."""
+
+Header: TypeAlias = tuple[bytes, bytes]
+
+REQUEST_HEADERS: tuple[str, ...] = (
+    "content-type",
+    "authorization",
+    "if-none-match",
+    "stream-closed",
+    "stream-expected-offset",
+    "stream-expires-at",
+    "stream-seq",
+    "stream-ttl",
+    "producer-epoch",
+    "producer-id",
+    "producer-seq",
+)
+"""What a page of another origin must be allowed to send, as CORS has it."""
+
+RESPONSE_HEADERS: tuple[str, ...] = (
+    "etag",
+    "location",
+    "retry-after",
+    "stream-closed",
+    "stream-cursor",
+    "stream-expires-at",
+    "stream-next-offset",
+    "stream-sse-data-encoding",
+    "stream-ttl",
+    "stream-up-to-date",
+    "streamhub-end",
+    "producer-epoch",
+    "producer-expected-seq",
+    "producer-received-seq",
+    "producer-seq",
+)
+"""What a page of another origin must be allowed to read."""
+
+FORK_HEADERS = (b"stream-forked-from", b"stream-fork-offset", b"stream-fork-sub-offset")
+PRODUCER_HEADERS = (b"producer-id", b"producer-epoch", b"producer-seq")
+
+SECURITY: tuple[Header, ...] = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"cross-origin"),
+)
+SANDBOX: Header = (b"content-security-policy", b"sandbox; default-src 'none'")
+NO_STORE: Header = (b"cache-control", b"no-store")
+EMPTY: Header = (b"content-length", b"0")
+CLOSED: Header = (b"stream-closed", b"true")
+UP_TO_DATE: Header = (b"stream-up-to-date", b"true")
+
+MAX_NUMBER = 2**53 - 1
+MAX_TTL_SECONDS = 100 * 365 * 86_400
+
+
+class BadHeaderError(ValueError):
+    """A header is not what the protocol says; the message may be shown."""
+
+
+def closes(given: Given) -> bool:
+    """Say whether a request closes the stream: only ``true`` does."""
+    value = given.get(b"stream-closed")
+    return value is not None and value.strip().lower() == b"true"
+
+
+def content_type_in(given: Given) -> str | None:
+    """Return the content type, or None; ``BadHeaderError`` if it could not be given back in a header."""
+    value = given.get(b"content-type")
+    if value is None or not (text := value.strip().decode("latin-1")):
+        return None
+    if len(text) > MAX_TEXT_CHARS or not (text.isascii() and text.isprintable()):
+        raise BadHeaderError("invalid Content-Type")
+    return text
+
+
+def claim_in(given: Given) -> Claim | None:
+    """Return what an idempotent producer says of its write.
+
+    Raises:
+        BadHeaderError: it says only a part of it, or no whole numbers.
+    """
+    producer, epoch, seq = (given.get(name) for name in PRODUCER_HEADERS)
+    if producer is None and epoch is None and seq is None:
+        return None
+    if not producer or epoch is None or seq is None:
+        raise BadHeaderError("Producer-Id, Producer-Epoch and Producer-Seq belong together")
+    return Claim(short_id(producer.decode("latin-1")), _number("Producer-Epoch", epoch), _number("Producer-Seq", seq))
+
+
+def _number(name: str, value: bytes) -> int:
+    if value.isdigit() and len(value) <= 16 and (number := int(value)) <= MAX_NUMBER:
+        return number
+    raise BadHeaderError(f"{name} must be a whole number up to 2**53 - 1")
+
+
+def seq_in(given: Given) -> str | None:
+    """Return the writer's own sequence."""
+    value = given.get(b"stream-seq")
+    if value is None:
+        return None
+    if not value or len(value) > MAX_TEXT_CHARS:
+        raise BadHeaderError(f"Stream-Seq must have 1 to {MAX_TEXT_CHARS} bytes")
+    return value.decode("latin-1")
+
+
+def configuration_in(given: Given) -> Configuration:
+    """Return what a stream is to be created with."""
+    ttl, expires = given.get(b"stream-ttl"), given.get(b"stream-expires-at")
+    if ttl is not None and expires is not None:
+        raise BadHeaderError("Stream-TTL and Stream-Expires-At exclude each other")
+    return Configuration(
+        content_type_in(given) or DEFAULT_TYPE,
+        None if ttl is None else _ttl(ttl),
+        None if expires is None else _moment(expires.decode("latin-1")),
+    )
+
+
+def _ttl(value: bytes) -> int:
+    if value.isdigit() and len(value) <= 10 and b"%d" % int(value) == value and int(value) <= MAX_TTL_SECONDS:
+        return int(value)
+    raise BadHeaderError(f"Stream-TTL must be a whole number of seconds up to {MAX_TTL_SECONDS}, without leading zeros")
+
+
+def _moment(text: str) -> str:
+    try:
+        moment_of(text)
+    except ValueError:
+        raise BadHeaderError("Stream-Expires-At must be a timestamp of RFC 3339") from None
+    if len(text) > 64:
+        raise BadHeaderError("Stream-Expires-At is too long")
+    return text
+
+
+def configuration_headers(configuration: Configuration) -> list[Header]:
+    """Return the headers that tell a stream's configuration."""
+    headers = [(b"content-type", configuration.content_type.encode())]
+    if configuration.ttl is not None:
+        headers.append((b"stream-ttl", str(configuration.ttl).encode()))
+    if configuration.expires is not None:
+        headers.append((b"stream-expires-at", configuration.expires.encode()))
+    return headers

@@ -1,0 +1,377 @@
+"""Writing to streams that many write to: group commit within this process, compare-and-append between processes.
+
+Of a stream one append is in flight; the writes that come meanwhile ride together in the next. An append is admitted on
+what this process remembers of the stream, and stored only if that still holds: whatever shows that it does not makes
+the writer describe the stream and decide anew. Nothing but an accepted write is answered from memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from streamhub.errors import (
+    BackendUnavailableError,
+    DataLostError,
+    HubClosedError,
+    LimitExceededError,
+    OffsetConflictError,
+    StaleGenerationError,
+    StreamDeletedError,
+    StreamEndedError,
+    StreamExpiredError,
+    StreamHubError,
+    StreamNotFoundError,
+    defect,
+)
+from streamhub.hub import Hub
+from streamhub.observer import Event, notify
+from streamhub.outage import Outage, ride
+from streamhub.tasks import consume
+from streamhub.types import COMPLETED, Append, Appended, Metadata
+from streamhub.web.durable.admission import Accept, Decision, StreamState, Write, admit
+from streamhub.web.durable.bodies import MAX_MESSAGES
+from streamhub.web.durable.stored import (
+    Configuration,
+    configuration_of,
+    is_creating,
+    state_of,
+    updated_metadata,
+)
+
+MAX_IDLE = 1024
+MAX_WAITING = 4096
+SECONDS_PER_HOUR = 3600
+
+OVERTAKEN = (
+    OffsetConflictError,
+    StreamEndedError,
+    StaleGenerationError,
+    StreamDeletedError,
+    StreamExpiredError,
+    DataLostError,
+)
+UNTOLD = (StaleGenerationError, StreamDeletedError, StreamExpiredError, DataLostError)
+"""Refusals that do not say whether an earlier attempt of the same append was stored."""
+
+logger: logging.Logger = logging.getLogger("streamhub")
+
+
+class OverloadedError(StreamHubError):
+    """More writes wait for one stream than are let wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a write. ``state`` is the stream's, right after it."""
+
+    decision: Decision
+    state: StreamState
+
+
+Answer: TypeAlias = Outcome | StreamHubError
+
+
+class Pending:
+    """A write on its way."""
+
+    __slots__ = ("answered", "chunks", "size_bytes", "write")
+
+    def __init__(self, write: Write, chunks: tuple[bytes, ...], answered: asyncio.Future[Outcome] | None) -> None:
+        self.write = write
+        self.chunks = chunks
+        self.size_bytes = sum(map(len, chunks))
+        self.answered = answered
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What this process remembers of a stream."""
+
+    run: str
+    generation: int
+    metadata: Metadata
+    configuration: Configuration
+    state: StreamState
+
+
+class Writers:
+    """The writers of one application, one for each stream written to lately."""
+
+    def __init__(self, hub: Hub, *, default_type: str, max_waiting_bytes: int) -> None:
+        self._hub = hub
+        self._default_type = default_type
+        self._max_waiting_bytes = max_waiting_bytes
+        self._writers: OrderedDict[str, StreamWriter] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def write(self, key: str, write: Write, chunks: tuple[bytes, ...]) -> Outcome:
+        """Store a write, or say why not. Cancelling this call harms no other write.
+
+        Raises:
+            StreamNotFoundError: there is no such stream.
+            OverloadedError: too many wait.
+            LimitExceededError: the stream is full.
+            BackendUnavailableError: nobody knows what became of it.
+        """
+        writers = self._writers
+        writer = writers.get(key)
+        if writer is None:
+            self._make_room()
+            writer = writers[key] = StreamWriter(
+                self._hub, key, self._tasks, self._default_type, self._max_waiting_bytes
+            )
+        else:
+            writers.move_to_end(key)
+        return await writer.write(write, chunks)
+
+    def forget(self, key: str) -> None:
+        """Describe a stream before the next write to it: it was created or deleted here."""
+        if (writer := self._writers.get(key)) is not None:
+            writer.forget()
+
+    def _make_room(self) -> None:
+        if len(self._writers) < MAX_IDLE:
+            return
+        for key, writer in self._writers.items():
+            if not writer.busy:
+                del self._writers[key]
+                return
+
+
+class StreamWriter:
+    """The writes of this process to one stream."""
+
+    def __init__(
+        self, hub: Hub, key: str, tasks: set[asyncio.Task[None]], default_type: str, max_waiting_bytes: int
+    ) -> None:
+        self.busy: bool = False
+        self._hub = hub
+        self._key = key
+        self._tasks = tasks
+        self._default_type = default_type
+        self._max_waiting_bytes = max_waiting_bytes
+        self._known: _Known | None = None
+        self._epoch = 0  # grows with every reason to forget
+        self._queue: deque[Pending] = deque()
+        self._queued_bytes = 0
+
+    def forget(self) -> None:
+        """Remember nothing."""
+        self._known = None
+        self._epoch += 1
+
+    async def write(self, write: Write, chunks: tuple[bytes, ...]) -> Outcome:
+        """See ``Writers.write``."""
+        if self.busy:
+            return await self._queued(write, chunks)
+        self.busy = True
+        try:
+            answer = (await self._settle([Pending(write, chunks, None)]))[0]
+        except BaseException:
+            self.forget()  # it was cancelled, and may be stored or not
+            raise
+        finally:
+            self._go_on()
+        if isinstance(answer, StreamHubError):
+            raise answer
+        return answer
+
+    async def _queued(self, write: Write, chunks: tuple[bytes, ...]) -> Outcome:
+        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        pending = Pending(write, chunks, answered)
+        if len(self._queue) >= MAX_WAITING or self._queued_bytes + pending.size_bytes > self._max_waiting_bytes:
+            raise OverloadedError(f"too many writes wait for stream {self._key!r}")
+        self._queue.append(pending)
+        self._queued_bytes += pending.size_bytes
+        return await answered
+
+    def _go_on(self) -> None:
+        """Let a task of its own settle what has come meanwhile: its requests must not depend on each other."""
+        if not self._queue:
+            self.busy = False
+            return
+        task = asyncio.get_running_loop().create_task(self._settle_queue(), name=f"streamhub writes to {self._key}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _settle_queue(self) -> None:
+        batch: list[Pending] = []
+        try:
+            while batch := self._take():
+                for pending, answer in zip(batch, await self._settle(batch), strict=True):
+                    _tell(pending, answer)
+        except BaseException:
+            self.forget()
+            closed = HubClosedError("the server stops")
+            for pending in (*batch, *self._queue):
+                _tell(pending, closed)
+            self._queue.clear()
+            self._queued_bytes = 0
+            raise
+        finally:
+            self.busy = False
+
+    def _take(self) -> list[Pending]:
+        """Take from the queue what one append can carry."""
+        batch: list[Pending] = []
+        size = messages = 0
+        while self._queue:
+            first = self._queue[0]
+            size += first.size_bytes
+            messages += len(first.chunks)
+            if batch and (size > self._hub.store.max_append_bytes or messages > MAX_MESSAGES):
+                break
+            self._queue.popleft()
+            self._queued_bytes -= first.size_bytes
+            if first.answered is not None and not first.answered.done():
+                batch.append(first)
+        return batch
+
+    # --- deciding
+
+    async def _settle(self, batch: list[Pending]) -> Sequence[Answer]:
+        """Decide and store a batch; answer each of it."""
+        try:
+            answers = await self._settled(batch)
+        except StreamHubError as exc:
+            self.forget()
+            return [exc] * len(batch)
+        except Exception as exc:
+            logger.exception("a write failed with what no backend may raise")
+            self.forget()
+            return [defect(exc)] * len(batch)
+        if answers is None:  # one of them is too much; the others need not suffer for it
+            return [(await self._settle([pending]))[0] for pending in batch]
+        return answers
+
+    async def _settled(self, batch: list[Pending]) -> Sequence[Answer] | None:
+        """Try until the decisions are stored; None if together they exceed what the stream may hold."""
+        deadline = time.monotonic() + self._hub.settings.outage_seconds
+        while True:
+            fresh = self._known is None
+            known = self._known or await self._describe()
+            if known.configuration.has_expired(time.time()):
+                raise StreamNotFoundError(self._key, None)
+            outcomes = fold(known.state, batch)
+            if not fresh and not all(isinstance(outcome.decision, Accept) for outcome in outcomes):
+                self.forget()
+                continue
+            append = self._append_of(known, batch, outcomes)
+            if append is None:
+                return outcomes
+            answer = await self._store(append)
+            if isinstance(answer, Appended):
+                self._remember(known, append, outcomes[-1].state)
+                return outcomes
+            self.forget()
+            if isinstance(answer, LimitExceededError) and len(batch) > 1:
+                return None
+            if not isinstance(answer, OVERTAKEN) or time.monotonic() >= deadline:
+                raise answer
+            await asyncio.sleep(random.uniform(0, 0.002))  # another process was faster: decide on what it left
+
+    async def _describe(self) -> _Known:
+        epoch = self._epoch
+        infos = await ride(lambda: self._hub.store.describe([self._key]), self._hub.settings.outage_seconds)
+        info = infos[0]
+        if info is None or info.state not in ("open", "ended"):
+            raise StreamNotFoundError(self._key, None)
+        configuration = configuration_of(info.metadata, attended=info.attended, default_type=self._default_type)
+        if is_creating(info.metadata, attended=info.attended):
+            raise StreamNotFoundError(self._key, None)
+        known = _Known(info.run, info.generation, info.metadata, configuration, state_of(info, configuration))
+        if epoch == self._epoch and not known.state.closed:
+            self._known = known
+        return known
+
+    def _append_of(self, known: _Known, batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> Append | None:
+        chunks: list[bytes] = []
+        accepted = False
+        for pending, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome.decision, Accept):
+                accepted = True
+                chunks.extend(pending.chunks)
+        if not accepted:
+            return None
+        before, after = known.state, outcomes[-1].state
+        same = after.producers is before.producers and after.seq is before.seq and after.closer is None
+        metadata = None if same else updated_metadata(known.metadata, known.configuration, after)
+        return Append(
+            self._key,
+            known.generation,
+            before.tail.index + 1,
+            tuple(chunks),
+            os.urandom(12),
+            metadata,
+            COMPLETED if after.closed else None,
+        )
+
+    def _remember(self, known: _Known, append: Append, state: StreamState) -> None:
+        if self._known is not known or state.closed:
+            self._known = None
+            return
+        metadata = known.metadata if append.metadata is None else append.metadata
+        self._known = _Known(known.run, known.generation, metadata, known.configuration, state)
+
+    async def _store(self, append: Append) -> Appended | StreamHubError:
+        """Send an append, again and again while nobody answers; its nonce keeps it from being stored twice."""
+        outage: Outage | None = None
+        started = time.monotonic()
+        while True:
+            try:
+                answer = (await self._hub.store.append([append]))[0]
+            except BackendUnavailableError as exc:
+                answer = exc
+            if not isinstance(answer, BackendUnavailableError):
+                break
+            outage = outage or Outage(self._hub.settings.outage_seconds)
+            await asyncio.sleep(outage.pause(answer))
+        if isinstance(answer, Appended):
+            self._told(append, time.monotonic() - started)
+        elif outage is not None and isinstance(answer, UNTOLD):
+            return BackendUnavailableError(f"stream {self._key!r} is gone, and whether an append was stored with it")
+        return answer
+
+    def _told(self, append: Append, seconds: float) -> None:
+        if self._hub.observer is not None:
+            size, count = sum(map(len, append.chunks)), len(append.chunks)
+            event = Event(
+                name="append",
+                key=append.key,
+                generation=append.generation,
+                count=count,
+                size_bytes=size,
+                seconds=seconds,
+            )
+            notify(self._hub.observer, event)
+
+
+def fold(state: StreamState, batch: Sequence[Pending]) -> list[Outcome]:
+    """Decide writes one after another."""
+    hour = int(time.time()) // SECONDS_PER_HOUR
+    outcomes: list[Outcome] = []
+    for pending in batch:
+        decision = admit(state, pending.write, hour)
+        if isinstance(decision, Accept):
+            state = decision.state
+        outcomes.append(Outcome(decision, state))
+    return outcomes
+
+
+def _tell(pending: Pending, answer: Answer) -> None:
+    future = pending.answered
+    if future is None or future.done():
+        return
+    if isinstance(answer, StreamHubError):
+        future.set_exception(answer)
+        consume(future)
+    else:
+        future.set_result(answer)
