@@ -19,7 +19,8 @@ import pytest
 import servers
 
 NODE = Path(__file__).parent / "node"
-DURABLE = Path(__file__).parent / "node_durable_clients"  # a folder of its own: its transport asks for another major of "ai"
+# A folder of its own: a transport in it asks for another major of "ai".
+DURABLE = Path(__file__).parent / "node_durable_clients"
 TAIL_FETCH = Path(__file__).parents[2] / "streamhub" / "web" / "aisdk" / "tail_fetch.mjs"
 PATIENCE_SECONDS = 30.0
 INSTALL_SECONDS = 300

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import servers
-from cluster import Cluster, cluster
+from cluster import ChatCluster, cluster
 from http_client import request
 from node_clients import Client, client, install
 from starlette.applications import Starlette
@@ -34,7 +34,7 @@ def packages() -> None:
 
 
 @pytest.fixture(params=["sqlite", "redis"])
-async def both(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cluster]:
+async def both(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ChatCluster]:
     """The instances on each backend."""
     options = "lease_seconds=1&poll_seconds=0.3&abandon_after_seconds=5&drain_seconds=2"
     if request.param == "sqlite":
@@ -77,7 +77,7 @@ def ready(state: Any) -> bool:
 # --- useChat
 
 
-async def test_chat_streams_an_answer_under_a_stable_id(both: Cluster, chat: Client) -> None:
+async def test_chat_streams_an_answer_under_a_stable_id(both: ChatCluster, chat: Client) -> None:
     await chat.call("mount", page="a", api=f"{both.url}/api/chat", id="c")
     await chat.call("send", page="a", text="20 words, 5 ms", id="m1")
     state = await chat.until(ready, page="a")
@@ -92,7 +92,7 @@ async def test_chat_streams_an_answer_under_a_stable_id(both: Cluster, chat: Cli
 
 @pytest.mark.parametrize("tail", [False, True])
 async def test_chat_cut_off_resumes_on_the_other_instance_with_equal_text(
-    both: Cluster, chat: Client, tail: bool
+    both: ChatCluster, chat: Client, tail: bool
 ) -> None:
     await chat.call("mount", page="a", api=f"{both.url}/api/chat", id="c", tail=tail)
     await chat.call("send", page="a", text="60 words, 20 ms")
@@ -108,7 +108,9 @@ async def test_chat_cut_off_resumes_on_the_other_instance_with_equal_text(
     assert (method, status, cursor is not None) == ("GET", 200, tail)
 
 
-async def test_chat_reloaded_mid_answer_and_after_the_end_shows_the_message_once(both: Cluster, chat: Client) -> None:
+async def test_chat_reloaded_mid_answer_and_after_the_end_shows_the_message_once(
+    both: ChatCluster, chat: Client
+) -> None:
     question = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "60 words, 20 ms"}]}
     await chat.call("mount", page="a", api=f"{both.url}/api/chat", id="c")
     await chat.call("send", page="a", text="60 words, 20 ms", id="m1")
@@ -127,7 +129,7 @@ async def test_chat_reloaded_mid_answer_and_after_the_end_shows_the_message_once
     assert state["requests"] == [["GET", 200, None]]
 
 
-async def test_answer_finished_while_the_page_was_offline_is_not_missing(both: Cluster, chat: Client) -> None:
+async def test_answer_finished_while_the_page_was_offline_is_not_missing(both: ChatCluster, chat: Client) -> None:
     await chat.call("mount", page="a", api=f"{both.url}/api/chat", id="c", tail=True)
     await chat.call("send", page="a", text="30 words, 20 ms", id="m1")
     await chat.until(shows(5), page="a")
@@ -147,7 +149,7 @@ async def _ended(port: int, key: str) -> bool:
         return json.loads(await reply.body())["state"] == "ended"
 
 
-async def test_message_sent_twice_to_two_instances_is_answered_once(both: Cluster, chat: Client) -> None:
+async def test_message_sent_twice_to_two_instances_is_answered_once(both: ChatCluster, chat: Client) -> None:
     for page, port in zip("ab", both.ports, strict=True):
         await chat.call("mount", page=page, api=f"http://127.0.0.1:{port}/api/chat", id="c")
     await asyncio.gather(*(chat.call("send", page=page, text="20 words, 10 ms", id="m1") for page in "ab"))
@@ -158,7 +160,9 @@ async def test_message_sent_twice_to_two_instances_is_answered_once(both: Cluste
     assert both.calls == ["chat:c m1 0"]
 
 
-async def test_stop_on_one_instance_ends_the_answer_on_the_other_and_every_viewer(both: Cluster, chat: Client) -> None:
+async def test_stop_on_one_instance_ends_the_answer_on_the_other_and_every_viewer(
+    both: ChatCluster, chat: Client
+) -> None:
     api = [f"http://127.0.0.1:{port}/api/chat" for port in both.ports]
     await chat.call("mount", page="a", api=api[0], id="c")
     await chat.call("send", page="a", text="500 words, 20 ms", id="m1")
@@ -182,7 +186,7 @@ async def test_stop_on_one_instance_ends_the_answer_on_the_other_and_every_viewe
     assert [state["errors"] for state in states] == [[], []]
 
 
-async def test_killed_instances_answer_is_taken_over_and_the_reader_goes_on(both: Cluster, chat: Client) -> None:
+async def test_killed_instances_answer_is_taken_over_and_the_reader_goes_on(both: ChatCluster, chat: Client) -> None:
     await chat.call("mount", page="a", api=f"{both.url}/api/chat", id="c")
     await chat.call("send", page="a", text="80 words, 20 ms", id="m1")
     await chat.until(shows(10), page="a")
@@ -225,7 +229,7 @@ async def test_answer_is_replayed_for_a_while_and_then_not(tmp_path: Path, chat:
 # --- plain events
 
 
-async def begin(running: Cluster, prompt: str, run: str = "r") -> None:
+async def begin(running: ChatCluster, prompt: str, run: str = "r") -> None:
     """Start a plain run on the first instance, and leave it."""
     headers = {"Content-Type": "application/json", "X-Run-Id": run}
     body = json.dumps({"prompt": prompt}).encode()
@@ -233,7 +237,7 @@ async def begin(running: Cluster, prompt: str, run: str = "r") -> None:
         assert await reply.event()
 
 
-async def test_event_source_resumes_by_itself_and_stops_at_the_end(both: Cluster, sources: Client) -> None:
+async def test_event_source_resumes_by_itself_and_stops_at_the_end(both: ChatCluster, sources: Client) -> None:
     await begin(both, "250 words, 20 ms")
     await sources.call("eventsource", reader="a", url=f"{both.url}/s/k")
     for instance in (1, 0):
@@ -247,7 +251,7 @@ async def test_event_source_resumes_by_itself_and_stops_at_the_end(both: Cluster
     assert state["connections"] == 3
 
 
-async def test_fetch_event_source_repeats_its_post_and_starts_nothing(both: Cluster, sources: Client) -> None:
+async def test_fetch_event_source_repeats_its_post_and_starts_nothing(both: ChatCluster, sources: Client) -> None:
     headers = {"Content-Type": "application/json", "X-Run-Id": "r"}
     body = json.dumps({"prompt": "60 words, 20 ms"})
     await sources.call("fetch", reader="a", url=f"{both.url}/s/k", method="POST", headers=headers, body=body)
@@ -323,7 +327,7 @@ async def test_chat_cut_off_within_an_id_resumes_its_tail_with_equal_text(hub: H
     assert state["requests"][-1][2].endswith("-11")
 
 
-async def test_event_sources_are_told_of_a_cancel_and_of_a_dead_producer(both: Cluster, sources: Client) -> None:
+async def test_event_sources_are_told_of_a_cancel_and_of_a_dead_producer(both: ChatCluster, sources: Client) -> None:
     await begin(both, "900 words, 20 ms")
     await sources.call("eventsource", reader="a", url=f"http://127.0.0.1:{both.ports[1]}/s/k")
     await sources.call("fetch", reader="b", url=f"http://127.0.0.1:{both.ports[1]}/s/k", method="POST",
@@ -348,7 +352,7 @@ async def test_event_sources_are_told_of_a_cancel_and_of_a_dead_producer(both: C
     await sources.call("close", reader="c")
 
 
-async def test_tanstack_client_resumes_its_post_on_the_other_instance(both: Cluster) -> None:
+async def test_tanstack_client_resumes_its_post_on_the_other_instance(both: ChatCluster) -> None:
     async with client("tanstack.mjs") as tanstack:
         await tanstack.call("open", client="a", url=f"{both.url}/s/k")
         await tanstack.call("send", client="a", text="60 words, 20 ms")

@@ -7,22 +7,16 @@ balancer.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster import Cluster
-from durable_instances import BACKENDS, instance, serving_streams
+from durable_instances import both, shared_instances
 from node_clients import DURABLE, Client, client, install
 
+__all__ = ["both", "shared_instances"]  # fixtures
+
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(params=BACKENDS)
-async def both(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cluster]:
-    """The instances on each backend."""
-    async with serving_streams(request.param, tmp_path) as running:
-        yield running
 
 
 @pytest.fixture
@@ -60,7 +54,7 @@ def ready(state: Any) -> bool:
 
 
 async def test_chat_streams_an_answer(both: Cluster, chat: Client) -> None:
-    await chat.call("open", page="a", id="c", writeUrl=instance(both, 0), readUrl=instance(both, 1))
+    await chat.call("open", page="a", id="c", writeUrl=both.instance(0), readUrl=both.instance(1))
     await chat.call("send", page="a", id="m1", text="30 words, 5 ms")
     state = await chat.until(ready, page="a")
 
@@ -70,7 +64,7 @@ async def test_chat_streams_an_answer(both: Cluster, chat: Client) -> None:
 
 
 async def test_chat_cut_off_resumes_on_the_other_instance_with_equal_text(both: Cluster, chat: Client) -> None:
-    await chat.call("open", page="a", id="c", writeUrl=instance(both, 0), readUrl=both.url)
+    await chat.call("open", page="a", id="c", writeUrl=both.instance(0), readUrl=both.url)
     await chat.call("send", page="a", id="m1", text="80 words, 20 ms")
     await chat.until(shows(10), page="a")
     both.cut_to(1)
@@ -85,7 +79,7 @@ async def test_chat_cut_off_resumes_on_the_other_instance_with_equal_text(both: 
 
 
 async def test_chat_reloaded_mid_answer_and_after_the_end_shows_the_message_once(both: Cluster, chat: Client) -> None:
-    urls = {"writeUrl": instance(both, 0), "readUrl": both.url}
+    urls = {"writeUrl": both.instance(0), "readUrl": both.url}
     await chat.call("open", page="a", id="c", **urls)
     await chat.call("send", page="a", id="m1", text="60 words, 20 ms")
     await chat.until(shows(5), page="a")
@@ -99,7 +93,7 @@ async def test_chat_reloaded_mid_answer_and_after_the_end_shows_the_message_once
 
 
 async def test_chats_writer_repeats_a_lost_reply_and_its_words_are_doubled(both: Cluster, chat: Client) -> None:
-    await chat.call("open", page="a", id="c", writeUrl=both.url, readUrl=instance(both, 1))
+    await chat.call("open", page="a", id="c", writeUrl=both.url, readUrl=both.instance(1))
     lost = both.proxy.lose_reply(b"word-5 ")
     await chat.call("send", page="a", id="m1", text="10 words, 20 ms")
     await lost.wait()
@@ -114,7 +108,7 @@ async def test_chats_writer_repeats_a_lost_reply_and_its_words_are_doubled(both:
 
 
 async def test_tanstack_chat_streams_its_answers_and_is_joined_by_another(both: Cluster, tanstack: Client) -> None:
-    urls = [{"writeUrl": f"{instance(both, 0)}/t", "readUrl": f"{instance(both, number)}/t"} for number in range(2)]
+    urls = [{"writeUrl": f"{both.instance(0)}/t", "readUrl": f"{both.instance(number)}/t"} for number in range(2)]
     await tanstack.call("make", url=urls[0]["writeUrl"])
     await tanstack.call("open", client="a", **urls[1])
     await tanstack.call("send", client="a", text="20 words, 5 ms")
@@ -135,7 +129,7 @@ async def test_tanstack_chat_cut_off_resumes_on_the_other_instance_with_equal_te
     both: Cluster, tanstack: Client
 ) -> None:
     await tanstack.call("make", url=f"{both.url}/t")
-    await tanstack.call("open", client="a", writeUrl=f"{instance(both, 0)}/t", readUrl=f"{both.url}/t")
+    await tanstack.call("open", client="a", writeUrl=f"{both.instance(0)}/t", readUrl=f"{both.url}/t")
     await tanstack.call("send", client="a", text="80 words, 20 ms")
     await tanstack.until(shows(10), client="a")
     both.cut_to(1)
