@@ -237,7 +237,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", action="append", choices=OWN, help=f"default: {EMBEDDED[0]} and redis")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=Scale.seconds)
+    parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--quick", action="store_true", help="do very little: it shows that all works, no speed")
     given = parser.parse_args()
     chosen = Scale.quick() if given.quick else Scale(seconds=given.seconds)

@@ -336,6 +336,19 @@ async def test_plain_append_is_repeated_by_the_client_and_stored_twice(both: Clu
     assert (await read(typescript, url))["items"] == ["marked", "marked"]  # the client's own
 
 
+async def test_close_with_a_text_is_repeated_too_and_fails_though_it_was_done(
+    both: Cluster, typescript: Client
+) -> None:
+    url = f"{both.url}/s"
+    await created(typescript, url)
+    both.proxy.lose_reply(b'"marked"')
+    done = await typescript.call("close", url=url, contentType=JSON, text='"marked"')
+    found = await read(typescript, url)
+
+    assert done["failure"]["status"] == 409  # the client's own
+    assert (found["items"], found["closed"]) == (["marked"], True)
+
+
 async def test_zombie_producer_is_refused_on_both_instances_and_a_claim_takes_over(
     both: Cluster, typescript: Client
 ) -> None:
@@ -476,6 +489,29 @@ async def test_python_long_poll_of_a_closed_stream_never_ends(both: Cluster) -> 
             await asyncio.gather(asking, return_exceptions=True)
 
     assert set(ended[1:]) == {204}
+
+
+async def test_python_reader_with_live_true_asks_without_waiting(both: Cluster) -> None:
+    url = f"{both.instance(0)}/s"
+    asked: list[str] = []
+
+    async def note(request: httpx.Request) -> None:
+        asked.append(request.url.params.get("live", ""))
+
+    async with stream(url):
+        async with (
+            httpx.AsyncClient(event_hooks={"request": [note]}) as http,
+            astream(url, live=True, client=http) as reply,
+        ):
+            asking = asyncio.ensure_future(anext(reply.iter_json()))
+            await until(
+                lambda: len(asked) >= 10 or asking.done()
+            )  # the client's own: "auto" is what it should be given
+            assert not asking.done()
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    assert set(asked) == {""}
 
 
 async def test_python_event_stream_of_bytes_is_not_decoded(both: Cluster) -> None:
