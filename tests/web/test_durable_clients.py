@@ -216,6 +216,35 @@ def live(state: dict[str, Any]) -> bool:
     return ["GET", "sse", 200] in state["requests"]
 
 
+@pytest.mark.parametrize("mode", LIVE)
+async def test_typescript_reader_of_the_documents_misses_nothing_however_often_it_is_cut(
+    both: Cluster, typescript: Client, mode: str
+) -> None:
+    url = f"{both.instance(1)}/s"
+    await created(typescript, url)
+    await typescript.call("tail", reader="r", url=f"{both.url}/s", live=mode)
+    for number in range(100):
+        await append(typescript, url, "json", number)
+        if number % 20 == 13:
+            await typescript.until(lambda state, number=number: len(state["items"]) > number, reader="r")
+        if number % 20 == 19:
+            both.cut_to(number // 20 % 2)  # wherever it is
+    await typescript.call("close", url=url)
+    state = await typescript.until(lambda state: state["closed"] or state["error"], reader="r")
+
+    assert state["error"] is None
+    assert state["items"] == expected("json", 100)
+    assert [status for *_, status in state["requests"]].count(200) >= 6
+
+
+async def test_typescript_reader_of_the_documents_fails_with_its_handler(both: Cluster, typescript: Client) -> None:
+    await created(typescript, both.url, text='[{"fail": true}]')
+    await typescript.call("tail", reader="r", url=both.url, live="sse")
+    state = await typescript.until(lambda state: state["error"], reader="r")
+
+    assert state["error"]["text"] == "TypeError: the handler's own"
+
+
 async def test_typescript_reader_survives_a_killed_instance(tmp_path: Path, typescript: Client) -> None:
     async with fresh(tmp_path) as running:
         url = f"{running.instance(1)}/s"

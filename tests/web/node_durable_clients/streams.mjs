@@ -1,6 +1,8 @@
 // @durable-streams/client: streams that are made, written, read and closed; readers and producers that stay.
 import { DurableStream, IdempotentProducer, stream } from "@durable-streams/client";
 import { drive } from "../node/drive.mjs";
+import { repeating } from "./repeating.mjs";
+import { tail } from "./tail.mjs";
 
 const readers = {};
 const producers = {};
@@ -15,19 +17,6 @@ const noting = (requests) => async (target, options) => {
   } catch (error) {
     requests.push([options?.method ?? "GET", live, 0]);
     throw error;
-  }
-};
-
-// What an application gives a producer so that a lost reply is no lost batch: the same request once more.
-const repeating = (fetch) => async (target, options) => {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      const response = await fetch(target, options);
-      if (response.status !== 503) return response;
-    } catch (error) {
-      if (attempt === 20) throw error;
-    }
-    await new Promise((resolve) => setTimeout(resolve, 50));
   }
 };
 
@@ -91,8 +80,16 @@ drive({
     });
   },
   follow,
-  cancel({ reader }) {
-    readers[reader].session.cancel();
+  tail({ reader, url, live }) {
+    const shown = (readers[reader] = { items: [], requests: [], closed: false, error: null, session: {} });
+    const handle = (item) => {
+      if (item.fail) throw new TypeError("the handler's own");
+      shown.items.push(item);
+    };
+    tail(url, handle, { live, fetch: noting(shown.requests) }).then(
+      () => (shown.closed = true),
+      (error) => (shown.error = failure(error)),
+    );
   },
   produce({ producer, url, contentType, id, repeat = false, ...options }) {
     const shown = (producers[producer] = { errors: [], requests: [] });
