@@ -1,4 +1,4 @@
-"""What the instances of the Durable Streams tests run."""
+"""The Durable Streams server that the protocol's suite and the official clients are run against."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from streamhub.web.durable import DurableStreams
 
 hub = Hub.from_env()
 streams = DurableStreams(
-    hub,
-    authorize=None,
-    long_poll_seconds=float(os.environ.get("LONG_POLL_SECONDS", "1")),
-    sse_seconds=float(os.environ.get("SSE_SECONDS", "60")),
+    hub, authorize=None, long_poll_seconds=0.5, sse_seconds=float(os.environ.get("SSE_SECONDS", "60"))
 )
-app = Starlette(routes=[Mount("/", app=streams)], lifespan=hub.lifespan)
+app = Starlette(routes=[Mount("/", streams)], lifespan=hub.lifespan)
