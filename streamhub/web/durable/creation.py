@@ -1,7 +1,7 @@
 """Creating a stream: the run is opened under a lease, for its generation, and the lease is given back.
 
 With a first content, or an end, the run is opened as one that is being created, which nobody sees, and the append that
-stores the content shows it. Whoever dies between the two leaves a run that the next creation takes over.
+stores the content shows it. Whoever dies between the two leaves a run that the next creation replaces.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ from streamhub.errors import (
 from streamhub.hub import Hub
 from streamhub.outage import ride
 from streamhub.types import COMPLETED, Append, Lease, Offset, Retention, StreamInfo
-from streamhub.web.durable.stored import Configuration, configuration_of, created_metadata, is_creating, tail_of
+from streamhub.web.durable.stored import (
+    Configuration,
+    configuration_of,
+    created_metadata,
+    is_creating,
+    moment_of,
+    tail_of,
+)
 
 LEASE_SECONDS = 5.0
 """How long a creation whose process died is in the way of the next one, unless the backend's shortest is longer."""
@@ -110,27 +117,32 @@ class Creator:
         return Created("exists" if same else "differs", tail_of(found))
 
     async def _create(self, creation: Creation, found: StreamInfo | None) -> Offset:
-        resume = found is not None and found.state == "open" and is_creating(found.metadata, attended=found.attended)
-        run = found.run if found is not None and resume else secrets.token_urlsafe(12)
-        known = 0 if found is None else found.generation
-        owner = secrets.token_urlsafe(12)
-        leases = self._hub.leases
-        seconds = max(LEASE_SECONDS, leases.min_ttl_seconds)
-        lease = await self._ride_acquire(creation.key, owner, run, seconds, known, 0 if resume else known)
+        lease = await self._acquire(creation.key, found)
         try:
-            opened = await self._open(creation, found, lease, resume=resume)
+            opened = await self._open(creation, found, lease)
             return await self._fill(creation, opened)
         finally:
             with contextlib.suppress(BackendUnavailableError):
-                await leases.release(lease)
+                await self._hub.leases.release(lease)
 
-    async def _ride_acquire(self, key: str, owner: str, run: str, seconds: float, above: int, void: int) -> Lease:
+    async def _acquire(self, key: str, found: StreamInfo | None) -> Lease:
+        leases, known = self._hub.leases, 0 if found is None else found.generation
+        # The lease of one that is creating the stream now is respected; of what is over, none is in the way.
+        creating = found is not None and found.state == "open" and is_creating(found.metadata, attended=found.attended)
+        owner, run = secrets.token_urlsafe(12), secrets.token_urlsafe(12)
         return await ride(
-            lambda: self._hub.leases.acquire(key, owner=owner, run=run, ttl_seconds=seconds, above=above, void=void),
+            lambda: leases.acquire(
+                key,
+                owner=owner,
+                run=run,
+                ttl_seconds=max(LEASE_SECONDS, leases.min_ttl_seconds),
+                above=known,
+                void=0 if creating else known,
+            ),
             self._hub.settings.outage_seconds,
         )
 
-    async def _open(self, creation: Creation, found: StreamInfo | None, lease: Lease, *, resume: bool) -> StreamInfo:
+    async def _open(self, creation: Creation, found: StreamInfo | None, lease: Lease) -> StreamInfo:
         creating = bool(creation.chunks) or creation.closed
         return await ride(
             lambda: self._hub.store.open(
@@ -139,7 +151,7 @@ class Creator:
                 owner=lease.owner,
                 run=lease.run,
                 expect=None if found is None else found.seen,
-                resume=resume,
+                resume=False,
                 attended=False,
                 metadata=created_metadata(creation.configuration, creating=creating),
                 retention=self._retention_of(creation.configuration),
@@ -168,7 +180,15 @@ class Creator:
             raise answer
 
     def _retention_of(self, configuration: Configuration) -> Retention:
+        kept = self._retention
         if configuration.ttl is not None:
             seconds = max(configuration.ttl, 1) * TTL_SLACK
-            return replace(self._retention, unfinished_seconds=seconds, ended_seconds=seconds)
-        return self._retention
+            return replace(kept, unfinished_seconds=seconds, ended_seconds=seconds)
+        if configuration.expires is not None:  # readers and writers look at the moment itself; the store tidies up
+            seconds = max(moment_of(configuration.expires) - time.time(), 0) + 1
+            return replace(
+                kept,
+                unfinished_seconds=min(kept.unfinished_seconds, seconds),
+                ended_seconds=min(kept.ended_seconds, seconds),
+            )
+        return kept

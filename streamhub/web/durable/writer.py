@@ -14,8 +14,7 @@ import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from streamhub.errors import (
     BackendUnavailableError,
@@ -68,8 +67,7 @@ class OverloadedError(StreamHubError):
     """More writes wait for one stream than are let wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a write. ``state`` is the stream's, right after it."""
 
     decision: Decision
@@ -85,14 +83,13 @@ class Pending:
     __slots__ = ("answered", "chunks", "size_bytes", "write")
 
     def __init__(self, write: Write, chunks: tuple[bytes, ...], answered: asyncio.Future[Outcome] | None) -> None:
-        self.write = write
-        self.chunks = chunks
-        self.size_bytes = sum(map(len, chunks))
-        self.answered = answered
+        self.write: Write = write
+        self.chunks: tuple[bytes, ...] = chunks
+        self.size_bytes: int = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
+        self.answered: asyncio.Future[Outcome] | None = answered
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(NamedTuple):
     """What this process remembers of a stream."""
 
     run: str
@@ -254,7 +251,7 @@ class StreamWriter:
 
     async def _settled(self, batch: list[Pending]) -> Sequence[Answer] | None:
         """Try until the decisions are stored; None if together they exceed what the stream may hold."""
-        deadline = time.monotonic() + self._hub.settings.outage_seconds
+        deadline: float | None = None
         while True:
             fresh = self._known is None
             known = self._known or await self._describe()
@@ -274,7 +271,10 @@ class StreamWriter:
             self.forget()
             if isinstance(answer, LimitExceededError) and len(batch) > 1:
                 return None
-            if not isinstance(answer, OVERTAKEN) or time.monotonic() >= deadline:
+            if not isinstance(answer, OVERTAKEN):
+                raise answer
+            deadline = deadline or time.monotonic() + self._hub.settings.outage_seconds
+            if time.monotonic() >= deadline:
                 raise answer
             await asyncio.sleep(random.uniform(0, 0.002))  # another process was faster: decide on what it left
 
@@ -324,7 +324,8 @@ class StreamWriter:
     async def _store(self, append: Append) -> Appended | StreamHubError:
         """Send an append, again and again while nobody answers; its nonce keeps it from being stored twice."""
         outage: Outage | None = None
-        started = time.monotonic()
+        observed = self._hub.observer is not None
+        started = time.monotonic() if observed else 0.0
         while True:
             try:
                 answer = (await self._hub.store.append([append]))[0]
@@ -335,23 +336,23 @@ class StreamWriter:
             outage = outage or Outage(self._hub.settings.outage_seconds)
             await asyncio.sleep(outage.pause(answer))
         if isinstance(answer, Appended):
-            self._told(append, time.monotonic() - started)
+            if observed:
+                self._told(append, time.monotonic() - started)
         elif outage is not None and isinstance(answer, UNTOLD):
             return BackendUnavailableError(f"stream {self._key!r} is gone, and whether an append was stored with it")
         return answer
 
     def _told(self, append: Append, seconds: float) -> None:
-        if self._hub.observer is not None:
-            size, count = sum(map(len, append.chunks)), len(append.chunks)
-            event = Event(
-                name="append",
-                key=append.key,
-                generation=append.generation,
-                count=count,
-                size_bytes=size,
-                seconds=seconds,
-            )
-            notify(self._hub.observer, event)
+        size, count = sum(map(len, append.chunks)), len(append.chunks)
+        event = Event(
+            name="append",
+            key=append.key,
+            generation=append.generation,
+            count=count,
+            size_bytes=size,
+            seconds=seconds,
+        )
+        notify(self._hub.observer, event)
 
 
 def fold(state: StreamState, batch: Sequence[Pending]) -> list[Outcome]:
