@@ -16,7 +16,8 @@ import httpx
 import pytest
 from cluster import Cluster, balanced
 from durable_instances import both, durable_instances, shared_instances
-from durable_streams import AsyncDurableStream, DurableStreamError, astream
+from durable_streams import AsyncDurableStream, DurableStream, DurableStreamError, SeqConflictError, astream
+from durable_streams import stream as blocking_stream
 from node_clients import DURABLE, Client, client, install
 from web_server import until
 
@@ -438,6 +439,27 @@ async def test_python_client_writes_on_one_instance_and_reads_on_the_other(both:
     assert (head.content_type, head.offset) == (TYPES[kind], offset)
     assert max(result.next_offset for result in results) == offset
     assert len({result.next_offset for result in results}) == 2  # it batches as the other client does
+
+
+async def test_python_client_that_blocks_writes_and_follows_as_the_other(both: Cluster) -> None:
+    one, other = (f"{both.instance(number)}/s" for number in range(2))
+
+    def write() -> None:
+        with DurableStream.create(one, content_type=JSON) as handle:
+            for number in range(3):
+                handle.append(element("json", number), seq=f"{number}")
+            with pytest.raises(SeqConflictError):
+                handle.append(0, seq="1")
+
+    def follow() -> list[Any]:
+        with blocking_stream(other, offset="-1", live="sse") as reply:
+            return list(reply.iter_json())
+
+    await asyncio.to_thread(write)
+    following = asyncio.create_task(asyncio.to_thread(follow))
+    await close(one)
+
+    assert await following == expected("json", 3)
 
 
 @pytest.mark.parametrize("live", LIVE)
