@@ -1,6 +1,8 @@
-"""The Durable Streams server that the protocol's suite is run against."""
+"""The Durable Streams server that the protocol's suite and the official clients are run against."""
 
 from __future__ import annotations
+
+import os
 
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -9,7 +11,7 @@ from streamhub import Hub
 from streamhub.web.durable import DurableStreams
 
 hub = Hub.from_env()
-app = Starlette(
-    routes=[Mount("/", DurableStreams(hub, authorize=None, long_poll_seconds=0.5))],
-    lifespan=hub.lifespan,
+streams = DurableStreams(
+    hub, authorize=None, long_poll_seconds=0.5, sse_seconds=float(os.environ.get("SSE_SECONDS", "60"))
 )
+app = Starlette(routes=[Mount("/", streams)], lifespan=hub.lifespan)

@@ -19,6 +19,8 @@ import pytest
 import servers
 
 NODE = Path(__file__).parent / "node"
+# A folder of its own: a transport in it asks for another major of "ai".
+DURABLE = Path(__file__).parent / "node_durable_clients"
 TAIL_FETCH = Path(__file__).parents[2] / "streamhub" / "web" / "aisdk" / "tail_fetch.mjs"
 PATIENCE_SECONDS = 30.0
 INSTALL_SECONDS = 300
@@ -86,10 +88,10 @@ class Client:
 
 
 @asynccontextmanager
-async def client(script: str) -> AsyncIterator[Client]:
-    """Run a script inside the block."""
+async def client(script: str, folder: Path = NODE) -> AsyncIterator[Client]:
+    """Run a script of a folder inside the block."""
     process = await asyncio.create_subprocess_exec(
-        node(), NODE / script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=16 * 1024 * 1024,
+        node(), folder / script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=16 * 1024 * 1024,
         env={**os.environ, "TAIL_FETCH": TAIL_FETCH.as_uri()},
     )  # fmt: skip
     try:

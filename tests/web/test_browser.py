@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 import pytest
 import servers
+from cluster import ChatCluster, cluster
 from node_clients import Client, client, install
-from test_clients import Cluster, begin, cluster, text
+from test_clients import begin, text
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -30,7 +31,7 @@ async def browser(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def both(tmp_path: Path) -> AsyncIterator[Cluster]:
+async def both(tmp_path: Path) -> AsyncIterator[ChatCluster]:
     options = "lease_seconds=1&poll_seconds=0.3&drain_seconds=1"
     async with cluster(f"sqlite:///{tmp_path}/streams.db?{options}", tmp_path) as running:
         yield running
@@ -44,7 +45,7 @@ def loaded(state: Any) -> bool:
     return state["status"] is not None
 
 
-async def test_chat_reloaded_mid_answer_shows_it_once_and_whole(both: Cluster, browser: Client) -> None:
+async def test_chat_reloaded_mid_answer_shows_it_once_and_whole(both: ChatCluster, browser: Client) -> None:
     prompt = "120 words, 20 ms"
     await browser.call("open", tab="a", url=f"{both.url}/?chat=c")
     await browser.until(loaded, tab="a")
@@ -65,7 +66,7 @@ async def test_chat_reloaded_mid_answer_shows_it_once_and_whole(both: Cluster, b
 
 
 @pytest.mark.parametrize("tail", ["", "&tail"])
-async def test_chat_taken_offline_and_online_misses_nothing(both: Cluster, browser: Client, tail: str) -> None:
+async def test_chat_taken_offline_and_online_misses_nothing(both: ChatCluster, browser: Client, tail: str) -> None:
     await browser.call("open", tab="a", url=f"{both.url}/?chat=c{tail}")
     await browser.until(loaded, tab="a")
     await browser.call("run", tab="a", expression="send('120 words, 20 ms')")
@@ -84,7 +85,7 @@ async def test_chat_taken_offline_and_online_misses_nothing(both: Cluster, brows
     assert len(both.calls) == 1
 
 
-async def test_two_tabs_read_along_and_one_stops_both(both: Cluster, browser: Client) -> None:
+async def test_two_tabs_read_along_and_one_stops_both(both: ChatCluster, browser: Client) -> None:
     prompt = "900 words, 20 ms"
     await browser.call("open", tab="a", url=f"{both.url}/?chat=c")
     await browser.until(loaded, tab="a")
@@ -101,7 +102,7 @@ async def test_two_tabs_read_along_and_one_stops_both(both: Cluster, browser: Cl
     assert [state["errors"] for state in states] == [[], []]
 
 
-async def test_native_event_source_resumes_by_itself_and_stops_at_the_end(both: Cluster, browser: Client) -> None:
+async def test_native_event_source_resumes_by_itself_and_stops_at_the_end(both: ChatCluster, browser: Client) -> None:
     await begin(both, "300 words, 20 ms")
     await browser.call("open", tab="a", url=f"{both.url}/?chat=c")
     await browser.until(loaded, tab="a")

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,10 +15,9 @@ from typing import Any
 
 import pytest
 import servers
+from cluster import ChatCluster, cluster
 from http_client import request
 from node_clients import Client, client, install
-from ports import free_port
-from proxy import Proxy, proxied
 from starlette.applications import Starlette
 from web_server import serving, until
 
@@ -38,71 +33,8 @@ def packages() -> None:
     install()
 
 
-class Cluster:
-    """Two instances, and a proxy before them."""
-
-    def __init__(self, proxy: Proxy, ports: list[int], processes: list[subprocess.Popen[bytes]], calls: Path) -> None:
-        self.proxy = proxy
-        self.ports = ports
-        self.processes = processes
-        self._calls = calls
-
-    @property
-    def url(self) -> str:
-        """What clients are given."""
-        return f"http://127.0.0.1:{self.proxy.port}"
-
-    def turn_to(self, number: int) -> None:
-        """Send new connections to this instance."""
-        self.proxy.target = ("127.0.0.1", self.ports[number])
-
-    def cut_to(self, number: int) -> None:
-        """Reset what is open, and send what comes to the other instance."""
-        self.turn_to(number)
-        self.proxy.cut()
-
-    def kill(self, number: int) -> None:
-        """End an instance as the kernel does."""
-        self.processes[number].send_signal(signal.SIGKILL)
-        self.processes[number].wait()
-
-    @property
-    def calls(self) -> list[str]:
-        """Each call of the model: key, run and how much had been said before."""
-        return self._calls.read_text().splitlines()
-
-
-@asynccontextmanager
-async def cluster(url: str, folder: Path, **variables: str) -> AsyncIterator[Cluster]:
-    """Run two instances inside the block."""
-    calls, ports = folder / "calls", [free_port(), free_port()]
-    calls.touch()
-    environ = {**os.environ, "STREAMHUB_URL": url, "CALLS": str(calls), "PYTHONPATH": str(Path(__file__).parent)}
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        for port in ports:
-            command = [sys.executable, "-m", "uvicorn", "e2e_app:app", "--port", str(port), "--log-level", "warning"]
-            processes.append(subprocess.Popen(command, env={**environ, **variables}))
-        for port in ports:
-            await until(lambda port=port: _answers(port))
-        async with proxied("127.0.0.1", ports[0], opaque=True) as proxy:
-            yield Cluster(proxy, ports, processes, calls)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
-async def _answers(port: int) -> bool:
-    try:
-        async with request(port, "/s/none/info") as reply:
-            return reply.status == 404
-    except OSError:
-        return False
-
-
 @pytest.fixture(params=["sqlite", "redis"])
-async def both(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Cluster]:
+async def both(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ChatCluster]:
     """The instances on each backend."""
     options = "lease_seconds=1&poll_seconds=0.3&abandon_after_seconds=5&drain_seconds=2"
     if request.param == "sqlite":
@@ -145,7 +77,7 @@ def ready(state: Any) -> bool:
 # --- useChat
 
 
-async def test_chat_streams_an_answer_under_a_stable_id(both: Cluster, chat: Client) -> None:
+async def test_chat_streams_an_answer_under_a_stable_id(both: ChatCluster, chat: Client) -> None:
     await chat.call("mount", page="a", api=f"{both.url}/api/chat", id="c")
     await chat.call("send", page="a", text="20 words, 5 ms", id="m1")
     state = await chat.until(ready, page="a")
@@ -160,7 +92,7 @@ async def test_chat_streams_an_answer_under_a_stable_id(both: Cluster, chat: Cli
 
 @pytest.mark.parametrize("tail", [False, True])
 async def test_chat_cut_off_resumes_on_the_other_instance_with_equal_text(
-    both: Cluster, chat: Client, tail: bool
+    both: ChatCluster, chat: Client, tail: bool
 ) -> None:
     await chat.call("mount", page="a", api=f"{both.url}/api/chat", id="c", tail=tail)
     await chat.call("send", page="a", text="60 words, 20 ms")
@@ -176,7 +108,9 @@ async def test_chat_cut_off_resumes_on_the_other_instance_with_equal_text(
     assert (method, status, cursor is not None) == ("GET", 200, tail)
 
 
-async def test_chat_reloaded_mid_answer_and_after_the_end_shows_the_message_once(both: Cluster, chat: Client) -> None:
+async def test_chat_reloaded_mid_answer_and_after_the_end_shows_the_message_once(
+    both: ChatCluster, chat: Client
+) -> None:
     question = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "60 words, 20 ms"}]}
     await chat.call("mount", page="a", api=f"{both.url}/api/chat", id="c")
     await chat.call("send", page="a", text="60 words, 20 ms", id="m1")
@@ -195,7 +129,7 @@ async def test_chat_reloaded_mid_answer_and_after_the_end_shows_the_message_once
     assert state["requests"] == [["GET", 200, None]]
 
 
-async def test_answer_finished_while_the_page_was_offline_is_not_missing(both: Cluster, chat: Client) -> None:
+async def test_answer_finished_while_the_page_was_offline_is_not_missing(both: ChatCluster, chat: Client) -> None:
     await chat.call("mount", page="a", api=f"{both.url}/api/chat", id="c", tail=True)
     await chat.call("send", page="a", text="30 words, 20 ms", id="m1")
     await chat.until(shows(5), page="a")
@@ -215,7 +149,7 @@ async def _ended(port: int, key: str) -> bool:
         return json.loads(await reply.body())["state"] == "ended"
 
 
-async def test_message_sent_twice_to_two_instances_is_answered_once(both: Cluster, chat: Client) -> None:
+async def test_message_sent_twice_to_two_instances_is_answered_once(both: ChatCluster, chat: Client) -> None:
     for page, port in zip("ab", both.ports, strict=True):
         await chat.call("mount", page=page, api=f"http://127.0.0.1:{port}/api/chat", id="c")
     await asyncio.gather(*(chat.call("send", page=page, text="20 words, 10 ms", id="m1") for page in "ab"))
@@ -226,7 +160,9 @@ async def test_message_sent_twice_to_two_instances_is_answered_once(both: Cluste
     assert both.calls == ["chat:c m1 0"]
 
 
-async def test_stop_on_one_instance_ends_the_answer_on_the_other_and_every_viewer(both: Cluster, chat: Client) -> None:
+async def test_stop_on_one_instance_ends_the_answer_on_the_other_and_every_viewer(
+    both: ChatCluster, chat: Client
+) -> None:
     api = [f"http://127.0.0.1:{port}/api/chat" for port in both.ports]
     await chat.call("mount", page="a", api=api[0], id="c")
     await chat.call("send", page="a", text="500 words, 20 ms", id="m1")
@@ -250,7 +186,7 @@ async def test_stop_on_one_instance_ends_the_answer_on_the_other_and_every_viewe
     assert [state["errors"] for state in states] == [[], []]
 
 
-async def test_killed_instances_answer_is_taken_over_and_the_reader_goes_on(both: Cluster, chat: Client) -> None:
+async def test_killed_instances_answer_is_taken_over_and_the_reader_goes_on(both: ChatCluster, chat: Client) -> None:
     await chat.call("mount", page="a", api=f"{both.url}/api/chat", id="c")
     await chat.call("send", page="a", text="80 words, 20 ms", id="m1")
     await chat.until(shows(10), page="a")
@@ -293,7 +229,7 @@ async def test_answer_is_replayed_for_a_while_and_then_not(tmp_path: Path, chat:
 # --- plain events
 
 
-async def begin(running: Cluster, prompt: str, run: str = "r") -> None:
+async def begin(running: ChatCluster, prompt: str, run: str = "r") -> None:
     """Start a plain run on the first instance, and leave it."""
     headers = {"Content-Type": "application/json", "X-Run-Id": run}
     body = json.dumps({"prompt": prompt}).encode()
@@ -301,7 +237,7 @@ async def begin(running: Cluster, prompt: str, run: str = "r") -> None:
         assert await reply.event()
 
 
-async def test_event_source_resumes_by_itself_and_stops_at_the_end(both: Cluster, sources: Client) -> None:
+async def test_event_source_resumes_by_itself_and_stops_at_the_end(both: ChatCluster, sources: Client) -> None:
     await begin(both, "250 words, 20 ms")
     await sources.call("eventsource", reader="a", url=f"{both.url}/s/k")
     for instance in (1, 0):
@@ -315,7 +251,7 @@ async def test_event_source_resumes_by_itself_and_stops_at_the_end(both: Cluster
     assert state["connections"] == 3
 
 
-async def test_fetch_event_source_repeats_its_post_and_starts_nothing(both: Cluster, sources: Client) -> None:
+async def test_fetch_event_source_repeats_its_post_and_starts_nothing(both: ChatCluster, sources: Client) -> None:
     headers = {"Content-Type": "application/json", "X-Run-Id": "r"}
     body = json.dumps({"prompt": "60 words, 20 ms"})
     await sources.call("fetch", reader="a", url=f"{both.url}/s/k", method="POST", headers=headers, body=body)
@@ -391,7 +327,7 @@ async def test_chat_cut_off_within_an_id_resumes_its_tail_with_equal_text(hub: H
     assert state["requests"][-1][2].endswith("-11")
 
 
-async def test_event_sources_are_told_of_a_cancel_and_of_a_dead_producer(both: Cluster, sources: Client) -> None:
+async def test_event_sources_are_told_of_a_cancel_and_of_a_dead_producer(both: ChatCluster, sources: Client) -> None:
     await begin(both, "900 words, 20 ms")
     await sources.call("eventsource", reader="a", url=f"http://127.0.0.1:{both.ports[1]}/s/k")
     await sources.call("fetch", reader="b", url=f"http://127.0.0.1:{both.ports[1]}/s/k", method="POST",
@@ -416,7 +352,7 @@ async def test_event_sources_are_told_of_a_cancel_and_of_a_dead_producer(both: C
     await sources.call("close", reader="c")
 
 
-async def test_tanstack_client_resumes_its_post_on_the_other_instance(both: Cluster) -> None:
+async def test_tanstack_client_resumes_its_post_on_the_other_instance(both: ChatCluster) -> None:
     async with client("tanstack.mjs") as tanstack:
         await tanstack.call("open", client="a", url=f"{both.url}/s/k")
         await tanstack.call("send", client="a", text="60 words, 20 ms")

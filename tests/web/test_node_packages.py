@@ -5,20 +5,32 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from pathlib import Path
 
-from node_clients import NODE, node
+import pytest
+from node_clients import DURABLE, NODE, node
 
 PACKAGES = {
-    "ai": 7,
-    "@ai-sdk/react": None,
-    "eventsource": 5,
-    "@microsoft/fetch-event-source": 2,
-    "@tanstack/ai-client": None,
+    NODE: {
+        "ai": 7,
+        "@ai-sdk/react": None,
+        "eventsource": 5,
+        "@microsoft/fetch-event-source": 2,
+        "@tanstack/ai-client": None,
+    },
+    DURABLE: {
+        "ai": 6,
+        "@durable-streams/client": None,
+        "@durable-streams/aisdk-transport": None,
+        "@durable-streams/tanstack-ai-transport": None,
+        "@tanstack/ai-client": None,
+    },
 }
 
 
-def test_lock_file_pins_versions_and_names_no_address() -> None:
-    lock = json.loads((NODE / "package-lock.json").read_text())["packages"]
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
+def test_lock_file_pins_versions_and_names_no_address(folder: Path) -> None:
+    lock = json.loads((folder / "package-lock.json").read_text())["packages"]
     wanted = lock.pop("")
     asked = {**wanted["dependencies"], **wanted.get("devDependencies", {})}
 
@@ -26,7 +38,7 @@ def test_lock_file_pins_versions_and_names_no_address() -> None:
     for name, package in lock.items():
         assert "resolved" not in package, name
         assert package["integrity"].startswith("sha512-"), name
-    for name, major in PACKAGES.items():
+    for name, major in PACKAGES[folder].items():
         installed = lock[f"node_modules/{name}"]["version"]
         assert major is None or int(installed.split(".")[0]) == major, (name, installed)
 

