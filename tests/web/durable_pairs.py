@@ -1,0 +1,67 @@
+"""Two instances that serve Durable Streams on one backend, on each that processes can share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from cluster import instances
+from durable_http import LostError, ask
+from web_server import until
+
+
+@dataclass
+class Pair:
+    """Both instances, and the backend's URL, for a hub of the test's own."""
+
+    url: str
+    ports: list[int]
+    processes: list[subprocess.Popen[bytes]]
+
+    async def stopped(self, number: int) -> None:
+        """Wait until an instance stands still in a trap."""
+        pid = self.processes[number].pid
+        await until(lambda: os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None)
+
+    def thaw(self, number: int) -> None:
+        """Let an instance go on."""
+        self.processes[number].send_signal(signal.SIGCONT)
+
+    async def killed(self, number: int) -> None:
+        """Wait until a trap has killed an instance."""
+        status = await asyncio.get_running_loop().run_in_executor(None, self.processes[number].wait, 20)
+        assert status == -signal.SIGKILL
+
+    async def subscribed(self, number: int, path: str) -> int:
+        """Return how often a stream was subscribed to at an instance: readers wait in subscriptions."""
+        answer = await ask(self.ports[number], "GET", "/subscribed")
+        return answer.messages.count(path.removeprefix("/"))
+
+    async def waits(self, number: int, path: str, count: int = 1) -> None:
+        """Wait until a stream has been subscribed to so often at an instance."""
+
+        async def has() -> bool:
+            return await self.subscribed(number, path) >= count
+
+        await until(has)
+
+
+@asynccontextmanager
+async def paired(url: str) -> AsyncIterator[Pair]:
+    """Run two instances inside the block."""
+    with instances("durable_traps:app", STREAMHUB_URL=url) as (ports, processes):
+        for port in ports:
+            await until(lambda port=port: _answers(port))
+        yield Pair(url, ports, processes)
+
+
+async def _answers(port: int) -> bool:
+    try:
+        return (await ask(port, "GET", "/none")).status == 404
+    except (OSError, LostError):
+        return False
