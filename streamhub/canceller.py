@@ -135,6 +135,7 @@ class Canceller:
                 run=info.run,
                 expect=info.seen,
                 resume=True,
+                attended=info.attended,
                 retention=info.retention,
             )
 
