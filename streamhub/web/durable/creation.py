@@ -12,6 +12,7 @@ import os
 import random
 import secrets
 import time
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -29,7 +30,7 @@ from streamhub.errors import (
 )
 from streamhub.hub import Hub
 from streamhub.outage import ride
-from streamhub.types import COMPLETED, Append, Lease, Offset, Retention, StreamInfo
+from streamhub.types import COMPLETED, Append, Lease, Metadata, Offset, Retention, StreamInfo
 from streamhub.web.durable.stored import Configuration, configuration_of, created_metadata, is_creating, tail_of
 
 LEASE_SECONDS = 5.0
@@ -88,6 +89,8 @@ class Creator:
             if found is not None and self._is_there(found):
                 return self._compared(creation, found)
             try:
+                if found is not None and found.state == "open" and _is_begun(found):
+                    return Created("created", await self._take_over(creation, found))
                 return Created("created", await self._create(creation, found))
             except (LeaseHeldError, *OVERTAKEN):
                 if time.monotonic() >= deadline:
@@ -98,7 +101,7 @@ class Creator:
         return (await ride(lambda: self._hub.store.describe([key]), self._hub.settings.outage_seconds))[0]
 
     def _is_there(self, found: StreamInfo) -> bool:
-        if found.state not in ("open", "ended") or is_creating(found.metadata, attended=found.attended):
+        if found.state not in ("open", "ended") or _is_begun(found):
             return False
         return not self._configuration(found).has_expired(time.time())
 
@@ -110,28 +113,40 @@ class Creator:
         return Created("exists" if same else "differs", tail_of(found))
 
     async def _create(self, creation: Creation, found: StreamInfo | None) -> Offset:
-        resume = found is not None and found.state == "open" and is_creating(found.metadata, attended=found.attended)
-        run = found.run if found is not None and resume else secrets.token_urlsafe(12)
+        """Begin a run in the place of what was found, which nobody may be creating any more."""
         known = 0 if found is None else found.generation
-        owner = secrets.token_urlsafe(12)
-        leases = self._hub.leases
-        seconds = max(LEASE_SECONDS, leases.min_ttl_seconds)
-        lease = await self._ride_acquire(creation.key, owner, run, seconds, known, 0 if resume else known)
-        try:
-            opened = await self._open(creation, found, lease, resume=resume)
+        async with self._leased(creation.key, secrets.token_urlsafe(12), above=known, void=known) as lease:
+            creating = bool(creation.chunks) or creation.closed
+            metadata = created_metadata(creation.configuration, creating=creating)
+            opened = await self._open(lease, found, metadata, self._retention_of(creation.configuration))
             return await self._fill(creation, opened)
+
+    async def _take_over(self, creation: Creation, found: StreamInfo) -> Offset:
+        """Fence off whoever began to create the stream, and begin anew; unless he finished before the fence stood."""
+        async with self._leased(creation.key, found.run, above=found.generation, void=0) as lease:
+            fenced = await self._open(lease, found, None, found.retention)
+            if not _is_begun(fenced):
+                raise OpenConflictError(creation.key, found=fenced.seen)
+            return await self._create(creation, fenced)
+
+    @contextlib.asynccontextmanager
+    async def _leased(self, key: str, run: str, *, above: int, void: int) -> AsyncGenerator[Lease]:
+        leases, owner = self._hub.leases, secrets.token_urlsafe(12)
+        seconds = max(LEASE_SECONDS, leases.min_ttl_seconds)
+        lease = await ride(
+            lambda: leases.acquire(key, owner=owner, run=run, ttl_seconds=seconds, above=above, void=void),
+            self._hub.settings.outage_seconds,
+        )
+        try:
+            yield lease
         finally:
             with contextlib.suppress(BackendUnavailableError):
                 await leases.release(lease)
 
-    async def _ride_acquire(self, key: str, owner: str, run: str, seconds: float, above: int, void: int) -> Lease:
-        return await ride(
-            lambda: self._hub.leases.acquire(key, owner=owner, run=run, ttl_seconds=seconds, above=above, void=void),
-            self._hub.settings.outage_seconds,
-        )
-
-    async def _open(self, creation: Creation, found: StreamInfo | None, lease: Lease, *, resume: bool) -> StreamInfo:
-        creating = bool(creation.chunks) or creation.closed
+    async def _open(
+        self, lease: Lease, found: StreamInfo | None, metadata: Metadata | None, retention: Retention
+    ) -> StreamInfo:
+        """Open a run; without metadata the one that was found."""
         return await ride(
             lambda: self._hub.store.open(
                 lease.key,
@@ -139,10 +154,10 @@ class Creator:
                 owner=lease.owner,
                 run=lease.run,
                 expect=None if found is None else found.seen,
-                resume=resume,
+                resume=metadata is None,
                 attended=False,
-                metadata=created_metadata(creation.configuration, creating=creating),
-                retention=self._retention_of(creation.configuration),
+                metadata=metadata,
+                retention=retention,
             ),
             self._hub.settings.outage_seconds,
         )
@@ -172,3 +187,8 @@ class Creator:
             seconds = max(configuration.ttl, 1) * TTL_SLACK
             return replace(self._retention, unfinished_seconds=seconds, ended_seconds=seconds)
         return self._retention
+
+
+def _is_begun(found: StreamInfo) -> bool:
+    """Say whether a creation was begun, and is not finished."""
+    return is_creating(found.metadata, attended=found.attended)
