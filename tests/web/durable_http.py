@@ -153,7 +153,9 @@ class Reader:
             if reply.ending == "clean":
                 closed = reply.headers.get("stream-closed") == "true"
                 messages = json.loads(body) if body else []
-                await self._got(messages, reply.headers["stream-next-offset"], closed, reply.headers.get("streamhub-end"))
+                await self._got(
+                    messages, reply.headers["stream-next-offset"], closed, reply.headers.get("streamhub-end")
+                )
 
     async def _events(self, reply: Reply) -> None:
         messages: list[Any] = []

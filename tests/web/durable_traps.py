@@ -78,4 +78,7 @@ async def trapped(scope: Scope, receive: Receive, send: Send) -> None:
     await streams(scope, receive, send)
 
 
-app = Starlette(routes=[Route("/subscribed", lambda request: JSONResponse(subscribed)), Mount("/", app=trapped)], lifespan=hub.lifespan)
+app = Starlette(
+    routes=[Route("/subscribed", lambda request: JSONResponse(subscribed)), Mount("/", app=trapped)],
+    lifespan=hub.lifespan,
+)
