@@ -23,6 +23,10 @@ class Pair:
     ports: list[int]
     processes: list[subprocess.Popen[bytes]]
 
+    async def arm(self, number: int, trap: str) -> None:
+        """Set a trap in an instance; see durable_traps."""
+        assert (await ask(self.ports[number], "GET", f"/arm/{trap.replace(' ', '%20')}")).messages == [trap]
+
     async def stopped(self, number: int) -> None:
         """Wait until an instance stands still in a trap."""
         pid = self.processes[number].pid

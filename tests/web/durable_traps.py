@@ -1,7 +1,7 @@
-"""A server of Durable Streams that a request's header stops, or kills as the kernel does, at one point of its work.
+"""A server of Durable Streams that stops, or dies as if the kernel had killed it, at one point of its work.
 
-``X-Trap: kill after append`` is such a header: what happens, and where. ``GET /subscribed`` tells how often something
-was subscribed to here, so that a test knows that a reader waits.
+``GET /arm/kill after append`` sets such a trap: what happens, and where, once. ``GET /subscribed`` tells how often
+something was subscribed to here, so that a test knows that a reader waits.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Sequence
-from contextvars import ContextVar
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
-from starlette.types import Receive, Scope, Send
 
 from streamhub import Event, Hub
 from streamhub.types import Append
@@ -23,15 +22,17 @@ from streamhub.web.durable import DurableStreams
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
-_chosen: ContextVar[str] = ContextVar("chosen", default="")
+armed: list[str] = []
 
 
 def spring(place: str) -> None:
-    """Do what the present request asked for at this place, once."""
-    what, _, where = _chosen.get().partition(" ")
-    if where == place:
-        _chosen.set("")
-        signal.pthread_kill(threading.get_ident(), SIGNALS[what])  # this thread runs no further
+    """Do what was asked for at this place."""
+    for trap in armed:
+        what, _, where = trap.partition(" ")
+        if where == place:
+            armed.remove(trap)
+            signal.pthread_kill(threading.get_ident(), SIGNALS[what])  # this thread runs no further
+            return
 
 
 class Trapped:
@@ -69,16 +70,19 @@ def observe(event: Event) -> None:
 
 hub = Hub.from_env(observer=observe)
 hub.store, hub.leases = Trapped(hub.store), Trapped(hub.leases)
-streams = DurableStreams(hub, authorize=None)
 
 
-async def trapped(scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve a request; it may hold a trap."""
-    _chosen.set(dict(scope["headers"]).get(b"x-trap", b"").decode())
-    await streams(scope, receive, send)
+def arm(request: Request) -> JSONResponse:
+    """Set a trap."""
+    armed.append(request.path_params["trap"])
+    return JSONResponse(armed)
 
 
 app = Starlette(
-    routes=[Route("/subscribed", lambda request: JSONResponse(subscribed)), Mount("/", app=trapped)],
+    routes=[
+        Route("/arm/{trap}", arm),
+        Route("/subscribed", lambda request: JSONResponse(subscribed)),
+        Mount("/", app=DurableStreams(hub, authorize=None)),
+    ],
     lifespan=hub.lifespan,
 )

@@ -198,9 +198,11 @@ async def test_one_of_two_creations_that_differ_is_refused(pair: Pair, path: str
 async def test_creation_that_is_overtaken_while_it_takes_over_stores_nothing_twice(pair: Pair, path: str) -> None:
     here, there = pair.ports
     async with asyncio.TaskGroup() as tasks:
-        first = tasks.create_task(create(here, path, "first", X_Trap="stop after open"))
+        await pair.arm(0, "stop after open")
+        first = tasks.create_task(create(here, path, "first"))
         await pair.stopped(0)
-        second = tasks.create_task(create(there, path, "first", X_Trap="stop before acquire"))
+        await pair.arm(1, "stop before acquire")
+        second = tasks.create_task(create(there, path, "first"))
         await pair.stopped(1)  # it has seen a creation that is not finished
         pair.thaw(0)
         assert (await first).status == 201
@@ -217,7 +219,8 @@ async def test_creation_that_is_overtaken_while_it_takes_over_stores_nothing_twi
 async def test_creation_that_was_taken_over_changes_nothing_when_it_goes_on(pair: Pair, path: str) -> None:
     here, there = pair.ports
     async with asyncio.TaskGroup() as tasks:
-        first = tasks.create_task(create(here, path, "first", X_Trap="stop after open"))
+        await pair.arm(0, "stop after open")
+        first = tasks.create_task(create(here, path, "first"))
         await pair.stopped(0)
         assert (await ask(there, "HEAD", path)).status == 404
         assert (await append(there, path, "too early")).status == 404

@@ -1,0 +1,188 @@
+"""An instance that is killed, or a backend that is restarted, loses and doubles nothing of Durable Streams."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import nats_servers
+import postgres_servers
+import pytest
+import redis_servers
+import servers
+from durable_http import MODES, LostError, Reader, append, ask, claim, close, create, persist, reading, stored
+from durable_pairs import Pair, paired
+from places import DURABLE_KINDS, fresh_place
+from web_server import until
+
+pytestmark = pytest.mark.timeout(120)
+
+PATH = "/stream"
+
+
+@pytest.fixture(params=DURABLE_KINDS)
+async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pair]:
+    """Instances of the test's own, of which the first may be killed."""
+    async with fresh_place(request.param, tmp_path) as url, paired(url) as running:
+        yield running
+
+
+class Work:
+    """Producers that begin at either instance and do not give up, while everybody reads."""
+
+    def __init__(self, pair: Pair, producers: int, each: int) -> None:
+        self.acknowledged = 0
+        self._pair = pair
+        self._producers = producers
+        self._each = each
+
+    async def produce(self, number: int) -> None:
+        """Send one producer's messages, each until it is acknowledged."""
+        ports = self._pair.ports if number % 2 else self._pair.ports[::-1]
+        for seq in range(self._each):
+            answer = await persist(ports, PATH, [number, seq], **claim(f"p{number}", 0, seq))
+            assert answer.status in (200, 204), answer
+            self.acknowledged += 1
+
+    async def reached(self, part: float) -> None:
+        """Wait until so much of all is acknowledged."""
+        await until(lambda: self.acknowledged >= part * self._producers * self._each)
+
+    def check(self, found: list[Any]) -> None:
+        """Fail unless each message is there once, and each producer's in their order."""
+        assert len(found) == self._producers * self._each
+        for number in range(self._producers):
+            assert [seq for name, seq in found if name == number] == list(range(self._each))
+
+    async def readers(self, stack: AsyncExitStack) -> list[Reader]:
+        """Read, from either instance first, in each way."""
+        ways = [(ports, live) for ports in (self._pair.ports, self._pair.ports[::-1]) for live in MODES]
+        return [await stack.enter_async_context(reading(*ports, path=PATH, live=live)) for ports, live in ways]
+
+
+# --- an instance is killed
+
+
+@pytest.mark.parametrize(("place", "status"), [("before append", 200), ("after append", 204)])
+async def test_write_whose_answer_died_with_its_instance_is_stored_once(pair: Pair, place: str, status: int) -> None:
+    victim, other = pair.ports
+    await create(victim, PATH)
+    async with reading(other, path=PATH, live="sse") as reader:
+        await append(victim, PATH, "first", **claim("p", 0, 0))
+        await append(other, PATH, "second", **claim("p", 0, 1))
+        await pair.arm(0, f"kill {place}")
+        with pytest.raises(LostError):
+            await append(victim, PATH, "third", **claim("p", 0, 2))
+        await pair.killed(0)
+
+        again = await append(other, PATH, "third", **claim("p", 0, 2))
+        assert (again.status, again.headers["producer-seq"]) == (status, "2")
+        assert (await append(other, PATH, "third", **claim("p", 0, 2))).status == 204
+        assert (await append(other, PATH, "last", **claim("p", 0, 3), Stream_Closed="true")).status == 200
+        assert await reader.ended() == "closed"
+
+    assert reader.seen == ["first", "second", "third", "last"]
+    assert await stored(other, PATH) == reader.seen
+
+
+@pytest.mark.parametrize(("place", "status"), [("before append", 200), ("after append", 204)])
+async def test_closing_whose_answer_died_with_its_instance_happens_once(pair: Pair, place: str, status: int) -> None:
+    victim, other = pair.ports
+    await create(victim, PATH)
+    await pair.arm(0, f"kill {place}")
+    with pytest.raises(LostError):
+        await append(victim, PATH, "last", **claim("p", 0, 0), Stream_Closed="true")
+    await pair.killed(0)
+
+    again = await append(other, PATH, "last", **claim("p", 0, 0), Stream_Closed="true")
+    assert (again.status, again.closed) == (status, True)
+    assert (await append(other, PATH, "more", **claim("p", 0, 1))).status == 409
+    assert await stored(other, PATH) == ["last"]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize(("place", "status"), [("before acquire", 201), ("after open", 201), ("after append", 200)])
+async def test_creation_whose_instance_died_is_finished_by_the_next_one(
+    pair: Pair, place: str, status: int, closed: bool
+) -> None:
+    victim, other = pair.ports
+    given = {"Stream_TTL": "600", **({"Stream_Closed": "true"} if closed else {})}
+    await pair.arm(0, f"kill {place}")
+    with pytest.raises(LostError):
+        await create(victim, PATH, "first", "second", **given)
+    await pair.killed(0)
+
+    if status == 201:
+        assert (await ask(other, "GET", PATH)).status == 404
+        assert (await append(other, PATH, "too early")).status == 404
+    answers = await asyncio.gather(*(create(other, PATH, "first", "second", **given) for _ in range(3)))
+    assert sorted(answer.status for answer in answers) == [200, 200, status]
+    assert await stored(other, PATH) == ["first", "second"]
+    assert (await append(other, PATH, "more")).status == (409 if closed else 204)
+
+
+async def test_instance_killed_under_load_loses_and_doubles_nothing(pair: Pair) -> None:
+    work = Work(pair, producers=12, each=20)
+    await create(pair.ports[0], PATH)
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        readers = await work.readers(stack)
+        producing = [tasks.create_task(work.produce(number)) for number in range(12)]
+        await work.reached(0.3)
+        await pair.arm(0, "kill after append")  # a batch of many producers, as likely as not
+        await pair.killed(0)
+        assert work.acknowledged < 12 * 20
+        await asyncio.gather(*producing)
+        await close(pair.ports[1], PATH)
+        assert {await reader.ended() for reader in readers} == {"closed"}
+
+    found = await stored(pair.ports[1], PATH)
+    work.check(found)
+    assert all(reader.seen == found for reader in readers)
+
+
+# --- the backend is restarted
+
+
+@contextmanager
+def backend_of_its_own(kind: str) -> Iterator[tuple[Any, str]]:
+    """Run a server that keeps what it stored, inside the block; yield it with its URL."""
+    with ExitStack() as stack:
+        if kind == "redis":
+            kept = ("appendonly yes", "appendfsync everysec")
+            server: Any = stack.enter_context(redis_servers.started(servers.redis_binary("8.2"), config=kept))
+        elif kind == "postgresql":
+            server = stack.enter_context(postgres_servers.started(servers.postgres_binaries("18")))
+        else:
+            server = stack.enter_context(nats_servers.started(servers.nats_binary("2.15")))
+        yield server, server.url
+
+
+CRASH = {"redis": signal.SIGKILL, "postgresql": signal.SIGQUIT, "nats": signal.SIGKILL}
+
+
+@pytest.mark.parametrize("kind", CRASH)
+async def test_backend_that_crashes_under_load_loses_and_doubles_nothing(kind: str) -> None:
+    with backend_of_its_own(kind) as (server, url):
+        async with paired(url) as pair:
+            work = Work(pair, producers=8, each=40)
+            await create(pair.ports[0], PATH)
+
+            async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+                readers = await work.readers(stack)
+                producing = [tasks.create_task(work.produce(number)) for number in range(8)]
+                for part in (0.2, 0.5):
+                    await work.reached(part)
+                    await asyncio.to_thread(server.stop, CRASH[kind])
+                    assert work.acknowledged < 8 * 40
+                    await asyncio.to_thread(server.start)
+                await asyncio.gather(*producing)
+                await close(pair.ports[1], PATH)
+                assert {await reader.ended() for reader in readers} == {"closed"}
+
+            found = await stored(pair.ports[1], PATH)
+            work.check(found)
+            assert all(reader.seen == found for reader in readers)
