@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -10,8 +11,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import pytest
+import pytest_asyncio
 from cluster import instances
 from durable_http import LostError, ask
+from places import DURABLE_KINDS, fresh_place
 from web_server import until
 
 
@@ -69,3 +73,19 @@ async def _answers(port: int) -> bool:
         return (await ask(port, "GET", "/none")).status == 404
     except (OSError, LostError):
         return False
+
+
+_numbers = itertools.count()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=DURABLE_KINDS)
+async def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
+    """The instances, which the tests of a module share."""
+    async with fresh_place(request.param, tmp_path_factory.mktemp("place")) as url, paired(url) as running:
+        yield running
+
+
+@pytest.fixture
+def path() -> str:
+    """A stream of the test's own."""
+    return f"/s{next(_numbers)}"

@@ -164,10 +164,11 @@ def backend_of_its_own(kind: str) -> Iterator[tuple[Any, str]]:
 CRASH = {"redis": signal.SIGKILL, "postgresql": signal.SIGQUIT, "nats": signal.SIGKILL}
 
 
+@pytest.mark.parametrize("outage_seconds", [30, 0.1], ids=["ridden out", "told"])
 @pytest.mark.parametrize("kind", CRASH)
-async def test_backend_that_crashes_under_load_loses_and_doubles_nothing(kind: str) -> None:
+async def test_backend_that_crashes_under_load_loses_and_doubles_nothing(kind: str, outage_seconds: float) -> None:
     with backend_of_its_own(kind) as (server, url):
-        async with paired(url) as pair:
+        async with paired(f"{url}?outage_seconds={outage_seconds}") as pair:
             work = Work(pair, producers=8, each=40)
             await create(pair.ports[0], PATH)
 

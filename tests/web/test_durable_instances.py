@@ -11,33 +11,18 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-import pytest_asyncio
 from durable_http import MODES, Live, Reader, append, ask, claim, close, create, read, reading, stored
-from durable_pairs import Pair, paired
-from places import DURABLE_KINDS, fresh_place
+from durable_pairs import Pair, pair, path
 
 from streamhub import Hub, ProducerCancelledError, Retention
 from streamhub.web.durable.offsets import write_offset
+
+__all__ = ["pair", "path"]  # fixtures
 
 pytestmark = pytest.mark.timeout(120)
 
 TOLD_SECONDS = 5.0
 """Within which readers are told of what happens elsewhere: far below the 20 s of a long-poll."""
-
-_numbers = itertools.count()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=DURABLE_KINDS)
-async def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
-    """The instances, which the tests of a module share."""
-    async with fresh_place(request.param, tmp_path_factory.mktemp("place")) as url, paired(url) as running:
-        yield running
-
-
-@pytest.fixture
-def path() -> str:
-    """A stream of the test's own."""
-    return f"/s{next(_numbers)}"
 
 
 @pytest.fixture
@@ -151,6 +136,41 @@ async def test_zombie_is_refused_at_both_instances(pair: Pair, path: str) -> Non
     assert await stored(here, path) == ["old", "new", "newer"]
 
 
+async def test_of_writes_that_expect_the_same_offset_one_is_stored(pair: Pair, path: str) -> None:
+    offset = (await create(pair.ports[0], path)).offset
+    for number in range(15):
+        answers = await asyncio.gather(
+            *(append(port, path, number, Stream_Expected_Offset=offset) for port in pair.ports * 2)
+        )
+        assert sorted(answer.status for answer in answers) == [204, 409, 409, 409]
+        (offset,) = {answer.offset for answer in answers}
+
+    assert await stored(pair.ports[1], path) == list(range(15))
+
+
+async def test_order_that_a_writer_states_holds_at_both_instances(pair: Pair, path: str) -> None:
+    await create(pair.ports[0], path)
+    for number in range(0, 20, 2):
+        here, there = pair.ports if number % 4 else reversed(pair.ports)
+        assert (await append(here, path, number, Stream_Seq=f"{number:03}")).status == 204
+        assert (await append(there, path, "again", Stream_Seq=f"{number:03}")).status == 409
+        assert (await append(there, path, "before", Stream_Seq=f"{number - 1:03}")).status == 409
+
+    assert await stored(pair.ports[1], path) == list(range(0, 20, 2))
+
+
+async def test_what_is_acknowledged_at_one_instance_is_read_at_once_at_the_other(pair: Pair, path: str) -> None:
+    before = (await create(pair.ports[0], path)).offset
+    for number in range(20):
+        here, there = pair.ports if number % 2 else reversed(pair.ports)
+        after = (await append(here, path, number)).offset
+        found = await read(there, path, before)
+        assert (found.messages, found.offset) == ([number], after)
+        nothing = await read(there, path, after)
+        assert (nothing.status, nothing.messages, nothing.offset) == (200, [], after)
+        before = after
+
+
 async def test_thousand_producers_at_once_store_each_message_once_and_in_their_order(pair: Pair, path: str) -> None:
     producers = 1000
     await create(pair.ports[0], path)
@@ -195,46 +215,6 @@ async def test_one_of_two_creations_that_differ_is_refused(pair: Pair, path: str
         assert await stored(pair.ports[0], name) == ["first"]
 
 
-async def test_creation_that_is_overtaken_while_it_takes_over_stores_nothing_twice(pair: Pair, path: str) -> None:
-    here, there = pair.ports
-    async with asyncio.TaskGroup() as tasks:
-        await pair.arm(0, "stop after open")
-        first = tasks.create_task(create(here, path, "first"))
-        await pair.stopped(0)
-        await pair.arm(1, "stop before acquire")
-        second = tasks.create_task(create(there, path, "first"))
-        await pair.stopped(1)  # it has seen a creation that is not finished
-        pair.thaw(0)
-        assert (await first).status == 201
-        appended = await append(here, path, "more", **claim("p", 0, 0))
-        assert appended.status == 200
-        pair.thaw(1)
-        assert (await second).status == 200
-
-    assert await stored(here, path) == ["first", "more"]
-    again = await append(there, path, "more", **claim("p", 0, 0))
-    assert (again.status, again.headers["producer-seq"]) == (204, "0")
-
-
-async def test_creation_that_was_taken_over_changes_nothing_when_it_goes_on(pair: Pair, path: str) -> None:
-    here, there = pair.ports
-    async with asyncio.TaskGroup() as tasks:
-        await pair.arm(0, "stop after open")
-        first = tasks.create_task(create(here, path, "first"))
-        await pair.stopped(0)
-        assert (await ask(there, "HEAD", path)).status == 404
-        assert (await append(there, path, "too early")).status == 404
-        assert (await create(there, path, "first")).status == 201  # once the lease of the other has run out
-        appended = await append(there, path, "more", **claim("p", 0, 0))
-        assert appended.status == 200
-        pair.thaw(0)
-        assert (await first).status == 200
-
-    for port in pair.ports:
-        assert await stored(port, path) == ["first", "more"]
-        assert (await append(port, path, "more", **claim("p", 0, 0))).status == 204
-
-
 # --- what is gone
 
 
@@ -271,6 +251,28 @@ async def test_offset_of_a_stream_that_was_created_anew_is_gone_at_both(pair: Pa
     assert (gap.status, gap.headers["producer-expected-seq"]) == (409, "0")
     assert (await append(there, path, "new", **claim("p", 0, 0))).status == 200
     assert await stored(here, path) == ["new"]
+
+
+async def test_creating_writing_reading_and_deleting_at_once_end_in_what_the_protocol_knows(
+    pair: Pair, path: str
+) -> None:
+    found: dict[str, Counter[int]] = {"PUT": Counter(), "POST": Counter(), "GET": Counter(), "DELETE": Counter()}
+
+    async def repeat(method: str, port: int, body: bytes = b"") -> None:
+        for _ in range(25):
+            found[method][(await ask(port, method, path, body)).status] += 1
+
+    async with asyncio.TaskGroup() as tasks:
+        for port in pair.ports:
+            tasks.create_task(repeat("PUT", port, b'["first"]'))
+            tasks.create_task(repeat("POST", port, b"1"))
+            tasks.create_task(repeat("GET", port))
+            tasks.create_task(repeat("DELETE", port))
+
+    assert set(found["PUT"]) <= {200, 201}
+    assert set(found["POST"]) <= {204, 404}
+    assert set(found["GET"]) <= {200, 404}
+    assert set(found["DELETE"]) <= {204, 404}
 
 
 @pytest.mark.parametrize("live", MODES)
