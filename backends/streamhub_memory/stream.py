@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 from streamhub.errors import StreamNotFoundError
 from streamhub.rules import check_present
@@ -13,7 +14,16 @@ from streamhub_memory.log import ChunkLog
 
 def fresh(metadata: Metadata) -> Metadata:
     """Copy metadata at the border: nobody outside changes what is stored."""
-    return copy.deepcopy(metadata) if metadata else {}
+    return {name: _copied(value) for name, value in metadata.items()}
+
+
+def _copied(value: Any) -> Any:
+    """Copy a JSON value; ``copy.deepcopy``, which knows more kinds, takes ten times as long."""
+    if isinstance(value, dict):
+        return {name: _copied(each) for name, each in cast("dict[str, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_copied(each) for each in cast("Sequence[Any]", value)]
+    return value
 
 
 class StoredStream:

@@ -6,16 +6,18 @@ import asyncio
 import json
 import os
 import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from http_client import request
 from node_clients import install, node
 from places import KINDS, fresh_place
-from web_server import serving
-
-from streamhub import Hub
-from streamhub.web.durable import DurableStreams
+from ports import free_port
+from web_server import until
 
 SUITE = Path(__file__).parent / "node_durable"
 CORE, LEFT_OUT = 250, 88
@@ -30,10 +32,8 @@ def _packages() -> None:
 @pytest.mark.timeout(SUITE_SECONDS + 60)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_suite_of_the_protocol_passes(kind: str, tmp_path: Path) -> None:
-    async with fresh_place(kind, tmp_path) as url, Hub.from_url(url) as hub:
-        app = DurableStreams(hub, authorize=None, long_poll_seconds=0.5)
-        async with serving(app) as port:
-            report = await run_suite(f"http://127.0.0.1:{port}", tmp_path / "report.json")
+    async with fresh_place(kind, tmp_path) as url, server(url) as port:
+        report = await run_suite(f"http://127.0.0.1:{port}", tmp_path / "report.json")
 
     results = [result for file in report["testResults"] for result in file["assertionResults"]]
     wrong = [f"{each['fullName']}: {each['failureMessages']}" for each in results if each["status"] == "failed"]
@@ -42,6 +42,36 @@ async def test_suite_of_the_protocol_passes(kind: str, tmp_path: Path) -> None:
     assert sum(each["status"] == "passed" for each in results) == CORE
     assert len(skipped) == LEFT_OUT
     assert all(title.startswith(("Fork", "Reserved subscription APIs")) for title in skipped), skipped
+
+
+@asynccontextmanager
+async def server(url: str) -> AsyncIterator[int]:
+    """Run the application in a process of its own inside the block; yield its port."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "durable_app:app", "--port", str(port), "--log-level", "warning"],
+        env={**os.environ, "STREAMHUB_URL": url, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    try:
+        await until(lambda: answers(port))
+        yield port
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+async def answers(port: int) -> bool:
+    """Say whether the server is there."""
+    try:
+        async with request(port, "/none", method="HEAD") as reply:
+            return reply.status == 404
+    except OSError:
+        return False
 
 
 async def run_suite(url: str, report: Path) -> Any:
