@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import secrets
@@ -35,6 +36,9 @@ from streamhub.web.durable.stored import Configuration, configuration_of, create
 
 LEASE_SECONDS = 5.0
 """How long a creation whose process died is in the way of the next one, unless the backend's shortest is longer."""
+
+CONTENTION_SECONDS = 30.0
+"""For how long a creation, or a write, is tried again because other processes were faster."""
 
 TTL_SLACK = 1.02
 """By how much a stream outlives its time-to-live: reads renew it only so often."""
@@ -83,7 +87,7 @@ class Creator:
             LeaseHeldError: another creation, or a producer, was in the way for too long.
             BackendUnavailableError: nobody knows what became of it; it may be repeated.
         """
-        deadline = time.monotonic() + self._hub.settings.outage_seconds
+        deadline = math.inf
         while True:
             found = await self._describe(creation.key)
             if found is not None and self._is_there(found):
@@ -93,8 +97,10 @@ class Creator:
                     return Created("created", await self._take_over(creation, found))
                 return Created("created", await self._create(creation, found))
             except (LeaseHeldError, *OVERTAKEN):
-                if time.monotonic() >= deadline:
+                now = time.monotonic()
+                if now >= deadline:
                     raise
+                deadline = min(deadline, now + CONTENTION_SECONDS)
                 await asyncio.sleep(random.uniform(0.005, 0.05))  # another one creates it
 
     async def _describe(self, key: str) -> StreamInfo | None:

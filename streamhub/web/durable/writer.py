@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import random
 import time
@@ -38,6 +39,7 @@ from streamhub.tasks import consume
 from streamhub.types import COMPLETED, Append, Appended, Metadata
 from streamhub.web.durable.admission import Accept, Decision, StreamState, Write, admit
 from streamhub.web.durable.bodies import MAX_MESSAGES
+from streamhub.web.durable.creation import CONTENTION_SECONDS
 from streamhub.web.durable.stored import (
     Configuration,
     configuration_of,
@@ -118,6 +120,7 @@ class Writers:
         Raises:
             StreamNotFoundError: there is no such stream.
             OverloadedError: too many wait.
+            OffsetConflictError: other processes were faster, again and again.
             LimitExceededError: the stream is full.
             BackendUnavailableError: nobody knows what became of it.
         """
@@ -254,7 +257,7 @@ class StreamWriter:
 
     async def _settled(self, batch: list[Pending]) -> Sequence[Answer] | None:
         """Try until the decisions are stored; None if together they exceed what the stream may hold."""
-        deadline = time.monotonic() + self._hub.settings.outage_seconds
+        deadline = math.inf
         while True:
             fresh = self._known is None
             known = self._known or await self._describe()
@@ -274,8 +277,10 @@ class StreamWriter:
             self.forget()
             if isinstance(answer, LimitExceededError) and len(batch) > 1:
                 return None
-            if not isinstance(answer, OVERTAKEN) or time.monotonic() >= deadline:
+            now = time.monotonic()
+            if not isinstance(answer, OVERTAKEN) or now >= deadline:
                 raise answer
+            deadline = min(deadline, now + CONTENTION_SECONDS)
             await asyncio.sleep(random.uniform(0, 0.002))  # another process was faster: decide on what it left
 
     async def _describe(self) -> _Known:
