@@ -136,6 +136,29 @@ async def test_zombie_is_refused_at_both_instances(pair: Pair, path: str) -> Non
     assert await stored(here, path) == ["old", "new", "newer"]
 
 
+async def test_instance_that_remembers_an_older_state_refuses_nothing_for_it(pair: Pair, path: str) -> None:
+    here, there = pair.ports
+    await create(here, path)
+    for port, given in (
+        (here, claim("p", 0, 0)),
+        (there, claim("p", 0, 1)),
+        (there, claim("p", 0, 2)),
+        (here, claim("p", 0, 3)),  # it remembers that 1 comes next
+        (there, claim("p", 1, 0)),
+        (here, claim("p", 1, 1)),  # it remembers that a new epoch begins at 0
+    ):
+        last = await append(port, path, "of p", **given)
+        assert last.status == 200
+    assert (await append(there, path, "expecting", Stream_Expected_Offset=last.offset)).status == 204
+    assert (await append(here, path, "ordered", Stream_Seq="9")).status == 204
+
+    await ask(there, "DELETE", path)
+    await ask(there, "PUT", path, Content_Type="text/plain")
+    answer = await ask(here, "POST", path, b"text", Content_Type="text/plain", Stream_Seq="1")  # and a 9 before it
+    assert answer.status == 204
+    assert (await read(there, path)).body == b"text"
+
+
 async def test_of_writes_that_expect_the_same_offset_one_is_stored(pair: Pair, path: str) -> None:
     offset = (await create(pair.ports[0], path)).offset
     for number in range(15):
