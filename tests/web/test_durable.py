@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 from collections.abc import AsyncIterator, Callable
@@ -19,8 +20,8 @@ from starlette.requests import Request
 from starlette.routing import Mount
 from web_server import serving, until
 
-from streamhub import Event, Hub, HubSettings, Retention
-from streamhub.types import Append
+from streamhub import BackendUnavailableError, Event, Hub, HubSettings, Retention
+from streamhub.types import Append, Offset
 from streamhub.web.durable import DurableStreams
 from streamhub.web.durable.admission import MAX_PRODUCERS
 from streamhub.web.durable.creation import Creation, Creator
@@ -341,6 +342,19 @@ async def test_expired_stream_is_gone_for_all_and_its_path_free(hub: Hub) -> Non
     assert (await client("PUT", "/s", **JSON)).status == 201
 
 
+async def test_store_keeps_a_stream_no_longer_than_its_moment_and_its_life_after_the_last_write(hub: Hub) -> None:
+    client = serve(hub)
+    await client("PUT", "/s", **TEXT, stream_expires_at="2099-01-01T00:00:00Z")
+    await client("PUT", "/t", **TEXT, stream_ttl="100")
+    await client("PUT", "/u", **TEXT)
+
+    kept = [info.retention for key in "stu" if (info := await hub.info(key)) is not None]
+
+    assert kept[0].unfinished_seconds < 90 * 366 * 86_400
+    assert 100 <= kept[1].unfinished_seconds == kept[1].ended_seconds <= 103
+    assert kept[2].unfinished_seconds > 99 * 365 * 86_400
+
+
 async def test_same_moment_written_differently_is_the_same_configuration(hub: Hub) -> None:
     client = serve(hub)
     moments = ["2099-01-01T12:00:00Z", "2099-01-01T13:00:00.000+01:00", "2099-01-01T12:00:01Z"]
@@ -396,7 +410,7 @@ def dying(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return arm
 
 
-async def test_stream_whose_creation_died_is_not_there_until_the_next_creation_takes_over(
+async def test_stream_whose_creation_died_is_not_there_until_the_next_creation_replaces_it(
     hub: Hub, dying: Callable[[], None]
 ) -> None:
     client = serve(hub)
@@ -416,7 +430,7 @@ async def test_stream_whose_creation_died_is_not_there_until_the_next_creation_t
     assert found["stream-next-offset"] == created["stream-next-offset"]
 
 
-async def test_take_over_without_content_shows_an_empty_stream(hub: Hub, dying: Callable[[], None]) -> None:
+async def test_creation_without_content_replaces_one_that_died_with_some(hub: Hub, dying: Callable[[], None]) -> None:
     client = serve(hub)
     dying()
     with pytest.raises(KeyboardInterrupt):
@@ -568,8 +582,6 @@ async def test_too_many_waiting_bytes_are_turned_away(hub: Hub) -> None:
 
 
 async def test_append_without_answer_is_repeated_and_stored_once(hub: Hub) -> None:
-    from streamhub import BackendUnavailableError
-
     client = serve(hub)
     await client("PUT", "/s", **TEXT)
     append, calls = hub.store.append, []
@@ -589,8 +601,6 @@ async def test_append_without_answer_is_repeated_and_stored_once(hub: Hub) -> No
 
 
 async def test_unreachable_backend_answers_503_after_a_bounded_time_and_a_repetition_is_known(hub: Hub) -> None:
-    from streamhub import BackendUnavailableError
-
     client = serve(hub)
     await client("PUT", "/s", **TEXT)
     append = hub.store.append
@@ -798,13 +808,26 @@ async def test_large_stream_comes_to_an_event_stream_in_pieces_each_with_its_off
     async with serving(app) as port, request(port, "/s?offset=-1&live=sse") as reply:
         assert reply.headers["stream-sse-data-encoding"] == "base64"
         events = await reply.events()
-    import base64
-
     data = [base64.b64decode(event.data) for event in events if event.name == b"data"]
     controls = [json.loads(event.data) for event in events if event.name == b"control"]
     assert b"".join(data) == b"".join(parts)
     assert len(controls) == len(data) > 1
     assert [each.get("upToDate") for each in controls] == [None] * (len(data) - 1) + [True]
+
+
+async def test_client_that_does_not_read_a_large_answer_is_cut_off(hub: Hub) -> None:
+    app = DurableStreams(hub, authorize=None, send_timeout_seconds=0.3)
+    client = Client(app)
+    await client("PUT", "/s")
+    for _ in range(4):
+        await client("POST", "/s", os.urandom(1024 * 1024), content_type="application/octet-stream")
+    async with (
+        serving(app, send_buffer=4096) as port,
+        request(port, "/s?offset=-1", receive_buffer=4096) as reply,
+    ):
+        await asyncio.sleep(1)  # the client is frozen meanwhile
+        await reply.body()
+    assert reply.ending == "cut"
 
 
 async def test_draining_hub_lets_live_readers_go(hub: Hub) -> None:
@@ -857,8 +880,6 @@ async def test_streams_and_producers_outlive_the_process(kind: str, tmp_path: Pa
 
 
 def test_offsets_sort_as_text_like_the_positions_they_name() -> None:
-    from streamhub.types import Offset
-
     offsets = [Offset(generation, index) for generation in (1, 9, 10, 10**12) for index in (0, 1, 9, 10, 10**9)]
 
     assert sorted(map(write_offset, offsets)) == [write_offset(offset) for offset in sorted(offsets)]

@@ -92,13 +92,13 @@ def expected_refusal(before: StreamState, write: Write) -> Decision | None:
     checks: list[Decision | None] = []
     if before.closed:
         repeats = write.claim is not None and write.claim == before.closer
-        closes_again = write.claim is None and write.close and write.count == 0
+        closes_again = write.claim is None and write.close and write.messages == 0
         if repeats:
             assert write.claim is not None
             return Duplicate(write.claim.seq)
         return Duplicate(0) if closes_again else Refuse("closed")
     checks.append(Refuse("produced") if before.produced else None)
-    checks.append(Refuse("type") if write.count and write.media_type != before.media_type else None)
+    checks.append(Refuse("type") if write.messages and write.media_type != before.media_type else None)
     checks.append(None if write.claim is None else refused_by_claim(before.producers, write.claim))
     stale = write.seq is not None and before.seq is not None and not write.seq > before.seq
     checks.append(Refuse("seq") if stale else None)
@@ -124,7 +124,9 @@ def test_every_combination_is_decided_by_the_rules(before: StreamState, kinds: s
 
 
 def check_accepted(before: StreamState, write: Write, after: StreamState) -> None:
-    assert after.tail == (Offset(before.generation, before.tail.index + write.count) if write.count else before.tail)
+    assert after.tail == (
+        Offset(before.generation, before.tail.index + write.messages) if write.messages else before.tail
+    )
     assert after.closed == write.close
     assert after.closer == (write.claim if write.close else None)
     assert after.seq == (write.seq if write.seq is not None else before.seq)

@@ -48,13 +48,12 @@ class Progress(NamedTuple):
     hour: int
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """A request to append, to close, or both.
 
     Attributes:
         media_type: of the body, in lower case and without parameters; None if it was not said.
-        count: messages in the body; 0 only to close.
+        messages: how many are in the body; 0 only to close.
         close: whether the stream is closed with it.
         claim: of an idempotent producer.
         seq: the writer's own sequence, which must increase as text.
@@ -62,15 +61,14 @@ class Write:
     """
 
     media_type: str | None
-    count: int
+    messages: int
     close: bool = False
     claim: Claim | None = None
     seq: str | None = None
     expected: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StreamState:
+class StreamState(NamedTuple):
     """What a decision rests on.
 
     Attributes:
@@ -94,8 +92,7 @@ class StreamState:
     closer: Claim | None
 
 
-@dataclass(frozen=True, slots=True)
-class Accept:
+class Accept(NamedTuple):
     """The write is to be stored; ``state`` holds from then on."""
 
     state: StreamState
@@ -125,7 +122,7 @@ def admit(state: StreamState, write: Write, hour: int) -> Decision:
         return _admit_closed(state, write)
     if state.produced:
         return Refuse("produced")
-    if write.count and write.media_type != state.media_type:
+    if write.messages and write.media_type != state.media_type:
         return Refuse("type")
     producers = state.producers
     if write.claim is not None:
@@ -141,7 +138,7 @@ def admit(state: StreamState, write: Write, hour: int) -> Decision:
         StreamState(
             state.media_type,
             state.generation,
-            Offset(state.generation, state.tail.index + write.count) if write.count else state.tail,
+            Offset(state.generation, state.tail.index + write.messages) if write.messages else state.tail,
             write.close,
             produced=False,
             producers=producers,
@@ -154,7 +151,7 @@ def admit(state: StreamState, write: Write, hour: int) -> Decision:
 def _admit_closed(state: StreamState, write: Write) -> Decision:
     if write.claim is not None:
         return Duplicate(write.claim.seq) if write.claim == state.closer else Refuse("closed")
-    return Duplicate(0) if write.close and not write.count else Refuse("closed")
+    return Duplicate(0) if write.close and not write.messages else Refuse("closed")
 
 
 def _claimed(producers: Mapping[str, Progress], claim: Claim, hour: int) -> Mapping[str, Progress] | Duplicate | Refuse:

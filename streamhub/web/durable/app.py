@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
@@ -34,7 +35,7 @@ from streamhub.web.durable.live import EventBody, Patience, wait_for_more
 from streamhub.web.durable.offsets import BadPlaceError, write_offset
 from streamhub.web.durable.reader import Piece, Reader
 from streamhub.web.durable.reading import Wanted, reply_to_catch_up, reply_to_long_poll, wanted_in
-from streamhub.web.durable.responses import Reply, end_headers, refusal, reply_to_error, send_reply
+from streamhub.web.durable.responses import Reply, end_headers, refusal, reply_to_error, send_guarded, send_reply
 from streamhub.web.durable.stored import DEFAULT_TYPE, tail_of
 from streamhub.web.durable.writer import Writers
 from streamhub.web.durable.writing import reply_to_write, write_in
@@ -55,6 +56,8 @@ ALLOW: Header = (b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS")
 CANCEL = "/cancel"
 NOT_FOUND = refusal(404, "there is no such stream")
 RESERVED = "__ds"
+SMALL_BYTES = 64 * 1024
+"""What a server buffers anyway: a larger answer is guarded against a client that does not read it."""
 
 
 class DurableStreams:
@@ -141,7 +144,7 @@ class DurableStreams:
     async def _reply(self, scope: Scope, receive: Receive, send: Send) -> Reply | None:
         """Return the answer, or None if it was sent."""
         path, method = _path_in(scope), scope["method"]
-        if RESERVED in path.split("/"):
+        if RESERVED in path and RESERVED in path.split("/"):
             return refusal(501, "there are no subscriptions here")
         if method == "OPTIONS":
             return _options()
@@ -235,18 +238,25 @@ class DurableStreams:
         piece = await self._reader.read(key, wanted.place)
         shared = self._authorize is None
         if wanted.mode == "catch-up":
-            return reply_to_catch_up(piece, wanted, dict(scope["headers"]), shared=shared)
-        if wanted.mode == "long-poll" and (piece.chunks or piece.end is not None):
-            return reply_to_long_poll(piece, wanted, shared=shared)
+            reply = reply_to_catch_up(piece, wanted, dict(scope["headers"]), shared=shared)
+        elif wanted.mode == "long-poll" and (piece.chunks or piece.end is not None):
+            reply = reply_to_long_poll(piece, wanted, shared=shared)
+        else:
+            reply = None
+        if reply is not None and len(reply.body) <= SMALL_BYTES:
+            return reply
         connection = Connection(
             scope, receive, send, ping_seconds=self._ping_seconds, send_timeout_seconds=self._send_timeout_seconds
         )
         with self._hub.on_drain(connection.hurry):
-            if wanted.mode == "sse":
-                body = EventBody(self._hub, self._reader, key, piece, cursor=wanted.cursor, patience=self._sse)
-                await connection.serve(body.run)
+            if reply is not None:
+                await connection.serve(partial(send_guarded, reply))
                 return None
-            return await self._wait(connection, key, piece, wanted)
+            if wanted.mode == "long-poll":
+                return await self._wait(connection, key, piece, wanted)
+            body = EventBody(self._hub, self._reader, key, piece, cursor=wanted.cursor, patience=self._sse)
+            await connection.serve(body.run)
+            return None
 
     async def _wait(self, connection: Connection, key: str, piece: Piece, wanted: Wanted) -> Reply | None:
         """Return the answer to a long-poll; None if the client did not wait for it."""

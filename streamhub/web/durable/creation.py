@@ -1,7 +1,7 @@
 """Creating a stream: the run is opened under a lease, for its generation, and the lease is given back.
 
 With a first content, or an end, the run is opened as one that is being created, which nobody sees, and the append that
-stores the content shows it. Whoever dies between the two leaves a run that the next creation takes over.
+stores the content shows it. Whoever dies between the two leaves a run that the next creation replaces.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ from streamhub.errors import (
 from streamhub.hub import Hub
 from streamhub.outage import ride
 from streamhub.types import COMPLETED, Append, Lease, Metadata, Offset, Retention, StreamInfo
-from streamhub.web.durable.stored import Configuration, configuration_of, created_metadata, is_creating, tail_of
+from streamhub.web.durable.stored import (
+    Configuration,
+    configuration_of,
+    created_metadata,
+    is_creating,
+    moment_of,
+    tail_of,
+)
 
 LEASE_SECONDS = 5.0
 """How long a creation whose process died is in the way of the next one, unless the backend's shortest is longer."""
@@ -189,10 +196,18 @@ class Creator:
             raise answer
 
     def _retention_of(self, configuration: Configuration) -> Retention:
+        kept = self._retention
         if configuration.ttl is not None:
             seconds = max(configuration.ttl, 1) * TTL_SLACK
-            return replace(self._retention, unfinished_seconds=seconds, ended_seconds=seconds)
-        return self._retention
+            return replace(kept, unfinished_seconds=seconds, ended_seconds=seconds)
+        if configuration.expires is not None:  # readers and writers look at the moment itself; the store tidies up
+            seconds = max(moment_of(configuration.expires) - time.time(), 0) + 1
+            return replace(
+                kept,
+                unfinished_seconds=min(kept.unfinished_seconds, seconds),
+                ended_seconds=min(kept.ended_seconds, seconds),
+            )
+        return kept
 
 
 def _is_begun(found: StreamInfo) -> bool:

@@ -48,7 +48,6 @@ RESPONSE_HEADERS: tuple[str, ...] = (
 """What a page of another origin must be allowed to read."""
 
 FORK_HEADERS = (b"stream-forked-from", b"stream-fork-offset", b"stream-fork-sub-offset")
-PRODUCER_HEADERS = (b"producer-id", b"producer-epoch", b"producer-seq")
 
 SECURITY: tuple[Header, ...] = (
     (b"x-content-type-options", b"nosniff"),
@@ -90,7 +89,7 @@ def claim_in(given: Given) -> Claim | None:
     Raises:
         BadHeaderError: it says only a part of it, or no whole numbers.
     """
-    producer, epoch, seq = (given.get(name) for name in PRODUCER_HEADERS)
+    producer, epoch, seq = given.get(b"producer-id"), given.get(b"producer-epoch"), given.get(b"producer-seq")
     if producer is None and epoch is None and seq is None:
         return None
     if not producer or epoch is None or seq is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from starlette.types import Send
 
@@ -24,6 +24,7 @@ from streamhub.errors import (
     StreamReplacedError,
 )
 from streamhub.types import End
+from streamhub.web.connection import Connection
 from streamhub.web.durable.creation import OVERTAKEN
 from streamhub.web.durable.headers import CLOSED, NO_STORE, SECURITY, Header
 from streamhub.web.durable.writer import OverloadedError
@@ -43,8 +44,7 @@ ANSWERS: tuple[tuple[type[StreamHubError] | tuple[type[StreamHubError], ...], in
 RETRY_AFTER: Header = (b"retry-after", b"1")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A response to be sent."""
 
     status: int
@@ -54,11 +54,23 @@ class Reply:
 
 async def send_reply(send: Send, reply: Reply, *, head: bool = False) -> None:
     """Send a response; with ``head`` without its body."""
+    headers = _all_headers(reply, head=head)
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if head else reply.body})
+
+
+async def send_guarded(reply: Reply, connection: Connection) -> None:
+    """Send a response to a client that may not read it: a body for ``Connection.serve``."""
+    await connection.start(reply.status, _all_headers(reply, head=False))
+    await connection.write(reply.body)
+    await connection.finish()  # servers wait for what was sent before they take more
+
+
+def _all_headers(reply: Reply, *, head: bool) -> list[Header]:
     headers = [*SECURITY, *reply.headers]
     if reply.status not in (204, 304) and not head:
         headers.append((b"content-length", b"%d" % len(reply.body)))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if head else reply.body})
+    return headers
 
 
 def refusal(status: int, why: str, *headers: Header) -> Reply:

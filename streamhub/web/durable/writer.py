@@ -15,8 +15,7 @@ import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from streamhub.errors import (
     BackendUnavailableError,
@@ -70,8 +69,7 @@ class OverloadedError(StreamHubError):
     """More writes wait for one stream than are let wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a write. ``state`` is the stream's, right after it."""
 
     decision: Decision
@@ -89,12 +87,11 @@ class Pending:
     def __init__(self, write: Write, chunks: tuple[bytes, ...], answered: asyncio.Future[Outcome] | None) -> None:
         self.write = write
         self.chunks = chunks
-        self.size_bytes = sum(map(len, chunks))
+        self.size_bytes = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
         self.answered = answered
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(NamedTuple):
     """What this process remembers of a stream."""
 
     run: str
@@ -329,7 +326,8 @@ class StreamWriter:
     async def _store(self, append: Append) -> Appended | StreamHubError:
         """Send an append, again and again while nobody answers; its nonce keeps it from being stored twice."""
         outage: Outage | None = None
-        started = time.monotonic()
+        observed = self._hub.observer is not None
+        started = time.monotonic() if observed else 0.0
         while True:
             try:
                 answer = (await self._hub.store.append([append]))[0]
@@ -340,23 +338,23 @@ class StreamWriter:
             outage = outage or Outage(self._hub.settings.outage_seconds)
             await asyncio.sleep(outage.pause(answer))
         if isinstance(answer, Appended):
-            self._told(append, time.monotonic() - started)
+            if observed:
+                self._told(append, time.monotonic() - started)
         elif outage is not None and isinstance(answer, UNTOLD):
             return BackendUnavailableError(f"stream {self._key!r} is gone, and whether an append was stored with it")
         return answer
 
     def _told(self, append: Append, seconds: float) -> None:
-        if self._hub.observer is not None:
-            size, count = sum(map(len, append.chunks)), len(append.chunks)
-            event = Event(
-                name="append",
-                key=append.key,
-                generation=append.generation,
-                count=count,
-                size_bytes=size,
-                seconds=seconds,
-            )
-            notify(self._hub.observer, event)
+        size, count = sum(map(len, append.chunks)), len(append.chunks)
+        event = Event(
+            name="append",
+            key=append.key,
+            generation=append.generation,
+            count=count,
+            size_bytes=size,
+            seconds=seconds,
+        )
+        notify(self._hub.observer, event)
 
 
 def fold(state: StreamState, batch: Sequence[Pending]) -> list[Outcome]:

@@ -58,7 +58,7 @@ def reply_to_write(outcome: Outcome, write: Write) -> Reply:
         if claim is None:
             return Reply(204, headers)
         headers += _progress(claim, claim.seq)
-        return Reply(200 if write.count else 204, headers)
+        return Reply(200 if write.messages else 204, headers)
     if isinstance(decision, Duplicate):
         if claim is not None:
             headers += _progress(claim, decision.seq)
