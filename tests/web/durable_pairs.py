@@ -45,6 +45,11 @@ class Pair:
         status = await asyncio.get_running_loop().run_in_executor(None, self.processes[number].wait, 20)
         assert status == -signal.SIGKILL
 
+    async def terminated(self, number: int) -> None:
+        """Let an instance end as an orchestrator does."""
+        self.processes[number].terminate()
+        await asyncio.get_running_loop().run_in_executor(None, self.processes[number].wait, 20)
+
     async def subscribed(self, number: int, path: str) -> int:
         """Return how often a stream was subscribed to at an instance: readers wait in subscriptions."""
         answer = await ask(self.ports[number], "GET", "/subscribed")

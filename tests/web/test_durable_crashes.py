@@ -1,10 +1,10 @@
-"""An instance that is killed, or a backend that is restarted, loses and doubles nothing of Durable Streams."""
+"""An instance that dies, or a backend that fails, loses and doubles nothing of Durable Streams."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,15 @@ async def test_closing_whose_answer_died_with_its_instance_happens_once(pair: Pa
     assert await stored(other, PATH) == ["last"]
 
 
-@pytest.mark.parametrize("closed", [False, True])
-@pytest.mark.parametrize(("place", "status"), [("before acquire", 201), ("after open", 201), ("after append", 200)])
+@pytest.mark.parametrize(
+    ("place", "status", "closed"),
+    [
+        ("before acquire", 201, False),
+        ("after open", 201, False),
+        ("after open", 201, True),
+        ("after append", 200, True),
+    ],
+)
 async def test_creation_whose_instance_died_is_finished_by_the_next_one(
     pair: Pair, place: str, status: int, closed: bool
 ) -> None:
@@ -132,15 +139,19 @@ async def test_creation_whose_instance_died_is_finished_by_the_next_one(
     assert (await append(other, PATH, "more")).status == (409 if closed else 204)
 
 
-async def test_instance_killed_under_load_loses_and_doubles_nothing(pair: Pair) -> None:
+@pytest.mark.parametrize("how", ["killed", "terminated"])
+async def test_instance_that_goes_under_load_loses_and_doubles_nothing(pair: Pair, how: str) -> None:
     work = Work(pair, producers=12, each=20)
     await create(pair.ports[0], PATH)
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
         readers = await work.readers(stack)
         producing = [tasks.create_task(work.produce(number)) for number in range(12)]
         await work.reached(0.3)
-        await pair.arm(0, "kill after append")  # a batch of many producers, as likely as not
-        await pair.killed(0)
+        if how == "killed":
+            await pair.arm(0, "kill after append")  # a batch of many producers, as likely as not
+            await pair.killed(0)
+        else:
+            await pair.terminated(0)
         assert work.acknowledged < 12 * 20
         await asyncio.gather(*producing)
         await close(pair.ports[1], PATH)
@@ -151,7 +162,7 @@ async def test_instance_killed_under_load_loses_and_doubles_nothing(pair: Pair) 
     assert all(reader.seen == found for reader in readers)
 
 
-# --- the backend is restarted
+# --- the backend fails
 
 
 @contextmanager
@@ -169,28 +180,44 @@ def backend_of_its_own(kind: str) -> Iterator[tuple[Any, str]]:
 
 
 CRASH = {"redis": signal.SIGKILL, "postgresql": signal.SIGQUIT, "nats": signal.SIGKILL}
+FROZEN_SECONDS = 1.0
+"""Twice as long as a call waits for its answer: what was sent is done once the server goes on, and was sent again."""
+
+
+async def crash(kind: str, server: Any) -> None:
+    await asyncio.to_thread(server.stop, CRASH[kind])
+    await asyncio.to_thread(server.start)
+
+
+async def stand_still(kind: str, server: Any) -> None:
+    server.freeze()
+    await asyncio.sleep(FROZEN_SECONDS)
+    server.thaw()
 
 
 @pytest.mark.parametrize("outage_seconds", [30, 0.1], ids=["ridden out", "told"])
+@pytest.mark.parametrize("fault", [crash, stand_still])
 @pytest.mark.parametrize("kind", CRASH)
-async def test_backend_that_crashes_under_load_loses_and_doubles_nothing(kind: str, outage_seconds: float) -> None:
+async def test_backend_that_fails_under_load_loses_and_doubles_nothing(
+    kind: str, fault: Callable[[str, Any], Awaitable[None]], outage_seconds: float
+) -> None:
     with backend_of_its_own(kind) as (server, url):
-        async with paired(f"{url}?outage_seconds={outage_seconds}") as pair:
+        async with paired(f"{url}?timeout_seconds={FROZEN_SECONDS / 2}&outage_seconds={outage_seconds}") as pair:
             work = Work(pair, producers=8, each=40)
             await create(pair.ports[0], PATH)
 
             async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
                 readers = await work.readers(stack)
-                plain = range(0, 8, 2) if outage_seconds > 1 else ()
+                plain = range(0, 8, 2) if outage_seconds > FROZEN_SECONDS else ()
                 producing = [
                     tasks.create_task(work.write(number) if number in plain else work.produce(number))
                     for number in range(8)
                 ]
                 for part in (0.2, 0.5):
                     await work.reached(part)
-                    await asyncio.to_thread(server.stop, CRASH[kind])
-                    assert work.acknowledged < 8 * 40
-                    await asyncio.to_thread(server.start)
+                    before = work.acknowledged
+                    await fault(kind, server)
+                    assert before < 8 * 40
                 await asyncio.gather(*producing)
                 await close(pair.ports[1], PATH)
                 assert {await reader.ended() for reader in readers} == {"closed"}
