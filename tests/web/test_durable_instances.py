@@ -14,7 +14,7 @@ import pytest
 from durable_http import MODES, Live, Reader, append, ask, claim, close, create, read, reading, stored
 from durable_pairs import Pair, pair, path
 
-from streamhub import Hub, ProducerCancelledError, Retention
+from streamhub import Hub, ProducerCancelledError, Retention, StreamDeletedError
 from streamhub.web.durable.offsets import write_offset
 
 __all__ = ["pair", "path"]  # fixtures
@@ -413,3 +413,39 @@ async def test_bytes_appended_over_http_are_the_chunks_of_a_subscriber(pair: Pai
     assert [chunk.data async for chunk in hub.subscribe(path[1:])] == pieces
     for port in pair.ports:
         assert (await read(port, path)).body == b"".join(pieces)
+
+
+async def test_stream_that_a_producer_of_the_library_replaces_is_gone_for_its_readers(
+    pair: Pair, path: str, hub: Hub
+) -> None:
+    here, there = pair.ports
+    await create(here, path)
+    offset = (await append(here, path, "first", **claim("p", 0, 0))).offset
+    async with AsyncExitStack() as stack:
+        readers = await everybody(pair, stack, path)
+        for number in range(2):
+            await pair.waits(number, path, 2)
+        given = {"content_type": "application/json"}
+        async with hub.produce(path[1:], unfinished="replace", metadata=given) as producer:
+            await producer.send(json.dumps("another first"))
+            await producer.flush()
+            assert {await reader.ended(TOLD_SECONDS) for reader in readers} == {"410"}
+            assert [reader.seen for reader in readers] == [["first"]] * 4
+            for port in pair.ports:
+                assert (await append(port, path, "not yours", **claim("p", 0, 1))).status == 409
+                assert (await read(port, path, offset)).status == 410
+    assert await stored(there, path) == ["another first"]
+
+
+async def test_producer_of_the_library_is_told_that_its_stream_was_deleted_over_http(
+    pair: Pair, path: str, hub: Hub
+) -> None:
+    with pytest.raises(StreamDeletedError):
+        async with hub.produce(path[1:]) as producer:
+            await producer.send("first")
+            await producer.flush()
+            assert (await ask(pair.ports[0], "DELETE", path)).status == 204
+            await producer.send("second")
+            await producer.flush()
+    for port in pair.ports:
+        assert (await read(port, path)).status == 404
