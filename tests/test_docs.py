@@ -44,7 +44,7 @@ EXPECTED: dict[str, Counter[str]] = {
     "docs/conformance.md": Counter({"not run": 4}),
     "docs/orphan-worker.md": Counter({"run": 3, "output": 1}),
     "docs/tutorial.md": Counter({"run": 25, "output": 21}),
-    "docs/web.md": Counter({"excerpt": 5, "run": 1, "output": 1, "not run": 5}),
+    "docs/web.md": Counter({"excerpt": 5, "run": 1, "output": 1, "not run": 6}),
     "docs/write-a-backend.md": Counter({"excerpt": 22, "not run": 1}),
 }
 

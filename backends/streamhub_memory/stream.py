@@ -11,6 +11,8 @@ from streamhub.rules import check_present
 from streamhub.types import Append, Metadata, Page, Read, StreamInfo
 from streamhub_memory.log import ChunkLog
 
+_ATOMS = frozenset({str, int, float, bool, type(None)})
+
 
 def fresh(metadata: Metadata) -> Metadata:
     """Copy metadata at the border: nobody outside changes what is stored."""
@@ -22,7 +24,7 @@ def _copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _copied(each) for name, each in cast("dict[str, Any]", value).items()}
     if isinstance(value, (list, tuple)):
-        return [_copied(each) for each in cast("Sequence[Any]", value)]
+        return [each if type(each) in _ATOMS else _copied(each) for each in cast("Sequence[Any]", value)]
     return value
 
 
