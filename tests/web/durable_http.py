@@ -121,7 +121,6 @@ class Reader:
         self.offset = offset
         self.end: str | None = None  # "closed", or the status that says that the stream cannot be read on
         self.ending: str | None = None  # how the stream ended, when it was not completed
-        self.connected = asyncio.Event()
         self._ports = ports
         self._path = path
         self._live: Live = live
@@ -136,16 +135,16 @@ class Reader:
             try:
                 async with request(port, f"{self._path}?offset={self.offset}&live={self._live}") as reply:
                     await self._take(reply)
-            except (ConnectionError, asyncio.IncompleteReadError):
+            except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
                 await asyncio.sleep(0.05)
         async with self._news:
             self._news.notify_all()
 
     async def _take(self, reply: Reply) -> None:
-        if reply.status in (404, 410):
-            self.end = str(reply.status)
-        elif reply.status == 503:
+        if reply.status == 503:
             await asyncio.sleep(0.05)
+        elif reply.status not in (200, 204):
+            self.end = str(reply.status)
         elif self._live == "sse":
             await self._events(reply)
         else:
@@ -170,7 +169,6 @@ class Reader:
 
     async def _got(self, messages: list[Any], offset: str, closed: bool, ending: str | None) -> None:
         async with self._news:
-            self.connected.set()
             self.seen += messages
             self.offset = offset
             if closed:

@@ -115,7 +115,6 @@ async def test_closing_whose_answer_died_with_its_instance_happens_once(pair: Pa
     ("place", "status", "closed"),
     [
         ("before acquire", 201, False),
-        ("after open", 201, False),
         ("after open", 201, True),
         ("after append", 200, True),
     ],

@@ -21,7 +21,7 @@ __all__ = ["pair", "path"]  # fixtures
 
 pytestmark = pytest.mark.timeout(120)
 
-TOLD_SECONDS = 5.0
+TOLD_SECONDS = 10.0
 """Within which readers are told of what happens elsewhere: far below the 20 s of a long-poll."""
 
 
