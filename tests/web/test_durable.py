@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import json
 import os
 from collections.abc import AsyncIterator, Callable
@@ -616,6 +617,25 @@ async def test_unreachable_backend_answers_503_after_a_bounded_time_and_a_repeti
     assert (lost.status, lost["retry-after"]) == (503, "1")
     assert (await client("POST", "/s", b"x", **TEXT, **claim("p", 0))).status == 204
     assert (await client("GET", "/s")).body == b"x"
+
+
+@pytest.mark.parametrize("seq", [2, 1])  # the next write, or the repetition of one that was lost
+async def test_store_that_went_back_gives_no_offset_twice(hub: Hub, seq: int) -> None:
+    client = serve(hub)
+    await client("PUT", "/s", **TEXT)
+    await client("POST", "/s", b"a", **TEXT, **claim("p", 0))
+    streams = hub.store._session.namespace.streams
+    kept, before = copy.deepcopy(streams["s"]), await tail(client)
+    lost = await client("POST", "/s", b"b", **TEXT, **claim("p", 1))
+    streams["s"] = kept
+
+    answer = await client("POST", "/s", b"c", **TEXT, **claim("p", seq))
+    await client("POST", "/s", b"d", **TEXT)
+
+    assert answer.status == (409 if seq == 2 else 200)
+    assert answer["producer-expected-seq"] == ("1" if seq == 2 else None)
+    assert (await client("GET", f"/s?offset={lost['stream-next-offset']}")).status == 410
+    assert (await client("GET", f"/s?offset={before}")).body == (b"d" if seq == 2 else b"cd")
 
 
 # --- the library on the same streams

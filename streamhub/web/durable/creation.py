@@ -14,6 +14,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -31,7 +32,7 @@ from streamhub.errors import (
 )
 from streamhub.hub import Hub
 from streamhub.outage import ride
-from streamhub.types import COMPLETED, Append, Lease, Metadata, Offset, Retention, StreamInfo
+from streamhub.types import COMPLETED, Append, Lease, Offset, Retention, StreamInfo
 from streamhub.web.durable.stored import (
     Configuration,
     configuration_of,
@@ -59,6 +60,56 @@ OVERTAKEN = (
     StreamUnfinishedError,
     DataLostError,
 )
+
+
+@asynccontextmanager
+async def leased(hub: Hub, key: str, found: StreamInfo | None, *, run: str, respected: bool) -> AsyncGenerator[Lease]:
+    """Hold a lease with a generation above the one found; ``respected``: that of the one found may be in the way."""
+    leases, known = hub.leases, 0 if found is None else found.generation
+    owner = secrets.token_urlsafe(12)
+    lease = await ride(
+        lambda: leases.acquire(
+            key,
+            owner=owner,
+            run=run,
+            ttl_seconds=max(LEASE_SECONDS, leases.min_ttl_seconds),
+            above=known,
+            void=0 if respected else known,
+        ),
+        hub.settings.outage_seconds,
+    )
+    try:
+        yield lease
+    finally:
+        with contextlib.suppress(BackendUnavailableError):
+            await leases.release(lease)
+
+
+async def begin_span(hub: Hub, info: StreamInfo) -> None:
+    """Let the stream go on as a higher generation, whose offsets differ from those that were given out before.
+
+    Harmless if another process was faster, or the stream has gone.
+    """
+    with contextlib.suppress(LeaseHeldError, *OVERTAKEN):
+        async with leased(hub, info.key, info, run=info.run, respected=False) as lease:
+            await _go_on(hub, info, lease)
+
+
+async def _go_on(hub: Hub, info: StreamInfo, lease: Lease) -> StreamInfo:
+    """Open the run that was found as a higher generation: lower ones are fenced off, and what is stored is told."""
+    return await ride(
+        lambda: hub.store.open(
+            lease.key,
+            lease.generation,
+            owner=lease.owner,
+            run=info.run,
+            expect=info.seen,
+            resume=True,
+            attended=False,
+            retention=info.retention,
+        ),
+        hub.settings.outage_seconds,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,39 +178,21 @@ class Creator:
 
     async def _create(self, creation: Creation, found: StreamInfo | None) -> Offset:
         """Begin a run in the place of what was found, which nobody may be creating any more."""
-        known = 0 if found is None else found.generation
-        async with self._leased(creation.key, secrets.token_urlsafe(12), above=known, void=known) as lease:
-            creating = bool(creation.chunks) or creation.closed
-            metadata = created_metadata(creation.configuration, creating=creating)
-            opened = await self._open(lease, found, metadata, self._retention_of(creation.configuration))
+        run = secrets.token_urlsafe(12)
+        async with leased(self._hub, creation.key, found, run=run, respected=False) as lease:
+            opened = await self._open(creation, found, lease)
             return await self._fill(creation, opened)
 
     async def _take_over(self, creation: Creation, found: StreamInfo) -> Offset:
         """Fence off whoever began to create the stream, and begin anew; unless he finished before the fence stood."""
-        async with self._leased(creation.key, found.run, above=found.generation, void=0) as lease:
-            fenced = await self._open(lease, found, None, found.retention)
+        async with leased(self._hub, creation.key, found, run=found.run, respected=True) as lease:
+            fenced = await _go_on(self._hub, found, lease)
             if not _is_begun(fenced):
                 raise OpenConflictError(creation.key, found=fenced.seen)
             return await self._create(creation, fenced)
 
-    @contextlib.asynccontextmanager
-    async def _leased(self, key: str, run: str, *, above: int, void: int) -> AsyncGenerator[Lease]:
-        leases, owner = self._hub.leases, secrets.token_urlsafe(12)
-        seconds = max(LEASE_SECONDS, leases.min_ttl_seconds)
-        lease = await ride(
-            lambda: leases.acquire(key, owner=owner, run=run, ttl_seconds=seconds, above=above, void=void),
-            self._hub.settings.outage_seconds,
-        )
-        try:
-            yield lease
-        finally:
-            with contextlib.suppress(BackendUnavailableError):
-                await leases.release(lease)
-
-    async def _open(
-        self, lease: Lease, found: StreamInfo | None, metadata: Metadata | None, retention: Retention
-    ) -> StreamInfo:
-        """Open a run; without metadata the one that was found."""
+    async def _open(self, creation: Creation, found: StreamInfo | None, lease: Lease) -> StreamInfo:
+        creating = bool(creation.chunks) or creation.closed
         return await ride(
             lambda: self._hub.store.open(
                 lease.key,
@@ -167,10 +200,10 @@ class Creator:
                 owner=lease.owner,
                 run=lease.run,
                 expect=None if found is None else found.seen,
-                resume=metadata is None,
+                resume=False,
                 attended=False,
-                metadata=metadata,
-                retention=retention,
+                metadata=created_metadata(creation.configuration, creating=creating),
+                retention=self._retention_of(creation.configuration),
             ),
             self._hub.settings.outage_seconds,
         )

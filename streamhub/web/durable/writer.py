@@ -35,10 +35,10 @@ from streamhub.hub import Hub
 from streamhub.observer import Event, notify
 from streamhub.outage import Outage, ride
 from streamhub.tasks import consume
-from streamhub.types import COMPLETED, Append, Appended, Metadata
+from streamhub.types import COMPLETED, Append, Appended, Metadata, StreamInfo
 from streamhub.web.durable.admission import Accept, Decision, StreamState, Write, admit
 from streamhub.web.durable.bodies import MAX_MESSAGES
-from streamhub.web.durable.creation import CONTENTION_SECONDS
+from streamhub.web.durable.creation import CONTENTION_SECONDS, begin_span
 from streamhub.web.durable.stored import (
     Configuration,
     configuration_of,
@@ -85,10 +85,10 @@ class Pending:
     __slots__ = ("answered", "chunks", "size_bytes", "write")
 
     def __init__(self, write: Write, chunks: tuple[bytes, ...], answered: asyncio.Future[Outcome] | None) -> None:
-        self.write = write
-        self.chunks = chunks
-        self.size_bytes = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
-        self.answered = answered
+        self.write: Write = write
+        self.chunks: tuple[bytes, ...] = chunks
+        self.size_bytes: int = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
+        self.answered: asyncio.Future[Outcome] | None = answered
 
 
 class _Known(NamedTuple):
@@ -159,6 +159,7 @@ class StreamWriter:
         self._default_type = default_type
         self._max_waiting_bytes = max_waiting_bytes
         self._known: _Known | None = None
+        self._reached = (0, 0)  # generation and index of the last message stored here
         self._epoch = 0  # grows with every reason to forget
         self._queue: deque[Pending] = deque()
         self._queued_bytes = 0
@@ -282,17 +283,26 @@ class StreamWriter:
 
     async def _describe(self) -> _Known:
         epoch = self._epoch
-        infos = await ride(lambda: self._hub.store.describe([self._key]), self._hub.settings.outage_seconds)
-        info = infos[0]
-        if info is None or info.state not in ("open", "ended"):
-            raise StreamNotFoundError(self._key, None)
+        while self._went_back(info := await self._found()):
+            # What was stored, and read, is lost. Its offsets must not become those of other messages.
+            await begin_span(self._hub, info)
+            await asyncio.sleep(random.uniform(0, 0.05))  # another process may be about to do it
         configuration = configuration_of(info.metadata, attended=info.attended, default_type=self._default_type)
-        if is_creating(info.metadata, attended=info.attended):
-            raise StreamNotFoundError(self._key, None)
         known = _Known(info.run, info.generation, info.metadata, configuration, state_of(info, configuration))
         if epoch == self._epoch and not known.state.closed:
             self._known = known
         return known
+
+    async def _found(self) -> StreamInfo:
+        infos = await ride(lambda: self._hub.store.describe([self._key]), self._hub.settings.outage_seconds)
+        info = infos[0]
+        if info is None or info.state not in ("open", "ended") or is_creating(info.metadata, attended=info.attended):
+            raise StreamNotFoundError(self._key, None)
+        return info
+
+    def _went_back(self, info: StreamInfo) -> bool:
+        generation, index = self._reached
+        return info.state == "open" and not info.attended and info.generation == generation and info.tail < index
 
     def _append_of(self, known: _Known, batch: Sequence[Pending], outcomes: Sequence[Outcome]) -> Append | None:
         chunks: list[bytes] = []
@@ -317,6 +327,7 @@ class StreamWriter:
         )
 
     def _remember(self, known: _Known, append: Append, state: StreamState) -> None:
+        self._reached = (append.generation, state.tail.index)
         if self._known is not known or state.closed:
             self._known = None
             return
