@@ -1,4 +1,4 @@
-"""Two instances that serve Durable Streams on one backend, on each that processes can share."""
+"""Two instances that serve Durable Streams on one backend, on each that processes can share; they have traps."""
 
 from __future__ import annotations
 
