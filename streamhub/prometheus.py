@@ -23,8 +23,12 @@ from streamhub.observer import Event
 if TYPE_CHECKING:
     from streamhub.hub import Hub
 
-_SHORT = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_LONG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+SHORT_SECONDS: tuple[float, ...] = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+"""Buckets of what is answered at once."""
+
+_LONG_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 # What each event that is only counted is counted as.
 _COUNTED = {
@@ -57,14 +61,14 @@ class Metrics:
         self._appended = Counter("streamhub_appended_chunks", "Chunks that became durable.", registry=registry)
         self._appended_bytes = Counter("streamhub_appended_bytes", "Bytes that became durable.", registry=registry)
         self._append_seconds = Histogram(
-            "streamhub_append_seconds", "From flush to the backend's answer.", buckets=_SHORT, registry=registry
+            "streamhub_append_seconds", "From flush to the backend's answer.", buckets=SHORT_SECONDS, registry=registry
         )
         self._replayed = Counter("streamhub_replayed_chunks", "Chunks read from the store.", registry=registry)
         self._replayed_bytes = Counter("streamhub_replayed_bytes", "Bytes read from the store.", registry=registry)
         self._first_chunk_seconds = Histogram(
             "streamhub_first_chunk_seconds",
             "From subscribing to a run's start to a chunk.",
-            buckets=_LONG,
+            buckets=_LONG_SECONDS,
             registry=registry,
         )
 
@@ -84,7 +88,10 @@ class Metrics:
             self._first_chunk_seconds.observe(event.seconds)
 
     def watch(self, hub: Hub) -> None:
-        """Show how many producers and subscribers a hub has, as gauges, looked up when they are asked for."""
+        """Show how many producers and subscribers a hub has, as gauges, looked up when they are asked for.
+
+        Of one hub, once: the registry refuses gauges of the same name with ``ValueError``. ``serve_app`` does it.
+        """
         self._gauge("producers", "Runs produced here now.", lambda: hub.producers)
         self._gauge("subscribers", "Subscriptions that follow a stream now.", lambda: hub.subscribers)
         self._gauge("draining", "1 once draining has begun.", lambda: hub.draining)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from streamhub.inputs import MAX_SECONDS
+
 PORT = 4437
 """The port that the protocol's specification proposes."""
 
@@ -40,8 +42,8 @@ def _seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < 1e9:
-        raise ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    if not 0 < value <= MAX_SECONDS:
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds above 0, up to 100 years")
     return value
 
 
@@ -76,16 +78,14 @@ class Option:
         parser.add_argument(f"--{self.name}", action=action, metavar=self.metavar, type=self.convert, help=help_text)
 
     def value(self) -> Any:
-        """Return what its variable says, or its default."""
+        """Return what its variable says, or its default; ``ArgumentTypeError``, which names it, if that is bad."""
         text = os.environ.get(self.variable)
-        if text is None:
-            return self.default if self.kind == "one" else [] if self.kind == "many" else False
         if self.kind == "switch":
-            return self._truth(text)
+            return text is not None and self._truth(text)
         try:
-            return (
-                [self.convert(each.strip()) for each in text.split(",")] if self.kind == "many" else self.convert(text)
-            )
+            if self.kind == "many":
+                return [] if text is None else [self.convert(each.strip()) for each in text.split(",")]
+            return self.default if text is None else self.convert(text)
         except ArgumentTypeError as exc:
             raise ArgumentTypeError(f"{self.variable}: {exc}") from exc
 

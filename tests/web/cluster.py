@@ -11,10 +11,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from http_client import request
 from ports import free_port
 from proxy import Connection, Proxy, proxied
-from web_server import until
+from web_server import answering
 
 C = TypeVar("C", bound="Cluster")
 
@@ -103,8 +102,8 @@ async def balanced(
     ports: list[int], processes: list[subprocess.Popen[bytes]], path: str = "", kind: type[C] = Cluster
 ) -> AsyncIterator[C]:
     """Put a proxy before two instances, inside the block."""
-    for port in ports:
-        await until(lambda port=port: _answers(port))
+    for port, process in zip(ports, processes, strict=True):
+        await answering(port, process)
     async with proxied("127.0.0.1", ports[0], opaque=True, kind=HttpConnection) as proxy:
         yield kind(proxy, ports, processes, path)
 
@@ -118,11 +117,3 @@ async def cluster(url: str, folder: Path, **variables: str) -> AsyncIterator[Cha
         async with balanced(ports, processes, kind=ChatCluster) as running:
             running.calls_file = calls
             yield running
-
-
-async def _answers(port: int) -> bool:
-    try:
-        async with request(port, "/s/none/info") as reply:
-            return reply.status == 404
-    except OSError:
-        return False

@@ -62,7 +62,7 @@ async def ask(port: int, method: str, path: str, body: bytes = b"", **headers: s
 
 def claim(producer: str, epoch: int, seq: int) -> dict[str, str]:
     """Return the headers of an idempotent producer's write."""
-    return {"Producer_Id": producer, "Producer_Epoch": str(epoch), "Producer_Seq": str(seq)}
+    return {"producer_id": producer, "producer_epoch": str(epoch), "producer_seq": str(seq)}
 
 
 async def create(port: int, path: str, *messages: Any, **headers: str) -> Answer:

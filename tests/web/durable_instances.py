@@ -1,4 +1,4 @@
-"""Two instances that serve Durable Streams, on each backend that processes can share."""
+"""Two instances that serve Durable Streams to the official clients: on SQLite, and on Redis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Instances = tuple[list[int], list[subprocess.Popen[bytes]]]
 
 
 def durable_instances(backend: str, folder: Path, **variables: str) -> AbstractContextManager[Instances]:
-    """Run both inside the block."""
+    """Run both on a backend inside the block."""
     options = "poll_seconds=0.3&drain_seconds=1"
     if backend == "sqlite":
         place = f"sqlite:///{folder}/streams.db?{options}"
@@ -33,6 +33,6 @@ def shared_instances(request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
 
 @pytest.fixture
 async def both(shared_instances: Instances, tmp_path: Path) -> AsyncIterator[Cluster]:
-    """The instances on each backend, with streams of the test's own."""
+    """The instances behind a proxy, with streams of the test's own."""
     async with balanced(*shared_instances, f"/{tmp_path.name}") as running:
         yield running

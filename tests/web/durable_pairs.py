@@ -1,4 +1,4 @@
-"""Two instances that serve Durable Streams on one backend, on each that processes can share."""
+"""Two instances that serve Durable Streams on one backend, on each that processes can share; they have traps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 from cluster import instances
-from durable_http import LostError, ask
+from durable_http import ask
 from places import DURABLE_KINDS, fresh_place
-from web_server import until
+from web_server import answering, until
 
 
 @dataclass
@@ -68,16 +68,9 @@ class Pair:
 async def paired(url: str) -> AsyncIterator[Pair]:
     """Run two instances inside the block."""
     with instances("durable_traps:app", STREAMHUB_URL=url) as (ports, processes):
-        for port in ports:
-            await until(lambda port=port: _answers(port))
+        for port, process in zip(ports, processes, strict=True):
+            await answering(port, process)
         yield Pair(url, ports, processes)
-
-
-async def _answers(port: int) -> bool:
-    try:
-        return (await ask(port, "GET", "/none")).status == 404
-    except (OSError, LostError):
-        return False
 
 
 _numbers = itertools.count()

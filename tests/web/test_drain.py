@@ -20,7 +20,7 @@ from http_client import Reply, request
 from hyperframe.frame import SettingsFrame
 from ports import free_port
 from starlette.applications import Starlette
-from web_server import serving, until
+from web_server import answering, serving, until
 
 from streamhub import Hub
 from streamhub.web import sse_routes
@@ -74,21 +74,12 @@ async def instance(command: list[str], url: str, folder: Path) -> AsyncIterator[
             [sys.executable, "-m", *words], env=environ, stdout=file, stderr=file, start_new_session=True
         )
     try:
-        await until(lambda: _answers(port, process))
+        await answering(port, process)
         yield Instance(port, process, log)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-async def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
-    assert process.poll() is None, "the server did not start"
-    try:
-        async with request(port, "/none/info") as reply:
-            return reply.status == 404
-    except OSError:
-        return False
 
 
 async def read(reply: Reply) -> list[str]:

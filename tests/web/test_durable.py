@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from asgi_client import Answer, Client
+from durable_http import claim
 from http_client import Reply, request
 from places import DURABLE_KINDS, fresh_place
 from starlette.applications import Starlette
@@ -37,10 +38,6 @@ def serve(hub: Hub, **options: Any) -> Client:
     return Client(DurableStreams(hub, **{"authorize": None, "long_poll_seconds": 5.0, **options}))
 
 
-def claim(producer: str, seq: int, epoch: int = 0) -> dict[str, str]:
-    return {"producer_id": producer, "producer_epoch": str(epoch), "producer_seq": str(seq)}
-
-
 async def tail(client: Client, path: str = "/s") -> str:
     return (await client("HEAD", path)).headers["stream-next-offset"]
 
@@ -60,8 +57,8 @@ async def awaited(hub: Hub, key: str = "s") -> None:
         ("POST", "/s", {"content_type": "text/plain"}, b"", 400),
         ("POST", "/s", {}, b"x", 400),
         ("POST", "/s", {"content_type": "text/plain", "producer_id": "a"}, b"x", 400),
-        ("POST", "/s", {**TEXT, **claim("a", 0), "producer_seq": "9007199254740992"}, b"x", 400),
-        ("POST", "/s", {**TEXT, **claim("a", 0), "producer_epoch": "-1"}, b"x", 400),
+        ("POST", "/s", {**TEXT, **claim("a", 0, 0), "producer_seq": "9007199254740992"}, b"x", 400),
+        ("POST", "/s", {**TEXT, **claim("a", 0, 0), "producer_epoch": "-1"}, b"x", 400),
         ("POST", "/s", {**TEXT, "stream_seq": "x" * 257}, b"x", 400),
         ("POST", "/s", {**TEXT, "stream_seq": ""}, b"x", 400),
         ("POST", "/s", JSON, b"[1,2", 400),
@@ -209,12 +206,12 @@ async def test_one_producer_too_many_gets_429_and_the_others_go_on(hub: Hub) -> 
     client = serve(hub)
     await client("PUT", "/s", **TEXT)
     joined = await asyncio.gather(
-        *(client("POST", "/s", b"x", **TEXT, **claim(f"p{number}", 0)) for number in range(MAX_PRODUCERS))
+        *(client("POST", "/s", b"x", **TEXT, **claim(f"p{number}", 0, 0)) for number in range(MAX_PRODUCERS))
     )
     assert {answer.status for answer in joined} == {200}
 
-    assert (await client("POST", "/s", b"x", **TEXT, **claim("late", 0))).status == 429
-    assert (await client("POST", "/s", b"x", **TEXT, **claim("p7", 1))).status == 200
+    assert (await client("POST", "/s", b"x", **TEXT, **claim("late", 0, 0))).status == 429
+    assert (await client("POST", "/s", b"x", **TEXT, **claim("p7", 0, 1))).status == 200
     assert (await client("POST", "/s", b"x", **TEXT)).status == 204
 
 
@@ -281,15 +278,15 @@ async def test_deleted_and_recreated_stream_refuses_the_old_offset(hub: Hub) -> 
 async def test_writer_remembers_nothing_of_a_stream_that_another_instance_replaced(hub: Hub, place: str) -> None:
     here = serve(hub)
     await here("PUT", "/s", **TEXT)
-    assert (await here("POST", "/s", b"a", **TEXT, **claim("p", 0))).status == 200
+    assert (await here("POST", "/s", b"a", **TEXT, **claim("p", 0, 0))).status == 200
     async with Hub.from_url(place) as other:
         there = serve(other)
         await there("DELETE", "/s")
         await there("PUT", "/s", **JSON)
 
     assert (await here("POST", "/s", b"b", **TEXT)).status == 409
-    assert (await here("POST", "/s", b"2", **JSON, **claim("p", 1))).status == 409
-    assert (await here("POST", "/s", b"1", **JSON, **claim("p", 0))).status == 200
+    assert (await here("POST", "/s", b"2", **JSON, **claim("p", 0, 1))).status == 409
+    assert (await here("POST", "/s", b"1", **JSON, **claim("p", 0, 0))).status == 200
     assert (await here("GET", "/s")).body == b"[1]"
 
 
@@ -449,7 +446,7 @@ async def test_creation_overtaken_between_its_steps_begins_again(hub: Hub, monke
 
     async def overtaken(self: Creator, creation: Creation, opened: Any) -> Any:
         monkeypatch.setattr(Creator, "_fill", fill)
-        await hub.leases.release(await lease_of(hub, opened.key))
+        await hub.leases.release(lease_of(hub, opened.key))  # as after its holder's death
         winner = Creation("s", Configuration("text/plain"), (b"winner",), closed=False)
         assert (await self.create(winner)).outcome == "created"
         return await fill(self, creation, opened)
@@ -461,11 +458,9 @@ async def test_creation_overtaken_between_its_steps_begins_again(hub: Hub, monke
     assert (await client("GET", "/s")).body == b"winner"
 
 
-async def lease_of(hub: Hub, key: str) -> Any:
-    """Take the lease of a key over, as after the holder's death."""
-    await asyncio.sleep(0)
-    leases = hub.leases._session.namespace.leases
-    return leases[key].lease
+def lease_of(hub: Hub, key: str) -> Any:
+    """Return the lease of a key in memory, whoever holds it."""
+    return hub.leases._session.namespace.leases[key].lease
 
 
 async def test_many_creations_at_once_make_one_stream(hub: Hub) -> None:
@@ -492,7 +487,7 @@ async def test_thousand_producers_of_one_stream_are_stored_once_and_in_order(kin
             for seq in range(3):
                 body = json.dumps([number, seq]).join("[]").encode()
                 for status in (200, 204):  # each is sent twice
-                    answer = await client("POST", "/s", body, **JSON, **claim(f"p{number}", seq))
+                    answer = await client("POST", "/s", body, **JSON, **claim(f"p{number}", 0, seq))
                     assert answer.status == status, answer
 
         await asyncio.gather(*(produce(number) for number in range(1000)))
@@ -525,7 +520,7 @@ async def test_cancelled_request_harms_no_other_of_its_batch(kind: str, tmp_path
         await client("PUT", "/s", **TEXT)
         for victim in range(4):  # the first, which appends by itself, and ones that ride along
             tasks = [
-                asyncio.create_task(client("POST", "/s", b"x", **TEXT, **claim(f"{victim}-{number}", 0)))
+                asyncio.create_task(client("POST", "/s", b"x", **TEXT, **claim(f"{victim}-{number}", 0, 0)))
                 for number in range(8)
             ]
             for _ in range(victim + 1):
@@ -535,7 +530,7 @@ async def test_cancelled_request_harms_no_other_of_its_batch(kind: str, tmp_path
 
             others = [answer for number, answer in enumerate(answers) if number != victim]
             assert [isinstance(answer, Answer) and answer.status for answer in others] == [200] * 7
-            again = await client("POST", "/s", b"x", **TEXT, **claim(f"{victim}-{victim}", 0))
+            again = await client("POST", "/s", b"x", **TEXT, **claim(f"{victim}-{victim}", 0, 0))
             assert again.status in (200, 204)
             assert len((await client("GET", "/s")).body) == 8 * (victim + 1)
 
@@ -611,11 +606,11 @@ async def test_unreachable_backend_answers_503_after_a_bounded_time_and_a_repeti
         raise BackendUnavailableError("the answer was lost")
 
     hub.store.append = deaf
-    lost = await client("POST", "/s", b"x", **TEXT, **claim("p", 0))
+    lost = await client("POST", "/s", b"x", **TEXT, **claim("p", 0, 0))
     hub.store.append = append
 
     assert (lost.status, lost["retry-after"]) == (503, "1")
-    assert (await client("POST", "/s", b"x", **TEXT, **claim("p", 0))).status == 204
+    assert (await client("POST", "/s", b"x", **TEXT, **claim("p", 0, 0))).status == 204
     assert (await client("GET", "/s")).body == b"x"
 
 
@@ -623,13 +618,13 @@ async def test_unreachable_backend_answers_503_after_a_bounded_time_and_a_repeti
 async def test_store_that_went_back_gives_no_offset_twice(hub: Hub, seq: int) -> None:
     client = serve(hub)
     await client("PUT", "/s", **TEXT)
-    await client("POST", "/s", b"a", **TEXT, **claim("p", 0))
+    await client("POST", "/s", b"a", **TEXT, **claim("p", 0, 0))
     streams = hub.store._session.namespace.streams
     kept, before = copy.deepcopy(streams["s"]), await tail(client)
-    lost = await client("POST", "/s", b"b", **TEXT, **claim("p", 1))
+    lost = await client("POST", "/s", b"b", **TEXT, **claim("p", 0, 1))
     streams["s"] = kept
 
-    answer = await client("POST", "/s", b"c", **TEXT, **claim("p", seq))
+    answer = await client("POST", "/s", b"c", **TEXT, **claim("p", 0, seq))
     await client("POST", "/s", b"d", **TEXT)
 
     assert answer.status == (409 if seq == 2 else 200)
@@ -903,13 +898,13 @@ async def test_streams_and_producers_outlive_the_process(kind: str, tmp_path: Pa
             client = serve(hub)
             await client("PUT", "/s", b"[1]", **JSON)
             for seq in range(3):
-                assert (await client("POST", "/s", b"[2,3]", **JSON, **claim("p" * 40, seq))).status == 200
+                assert (await client("POST", "/s", b"[2,3]", **JSON, **claim("p" * 40, 0, seq))).status == 200
             offset = await tail(client)
         async with Hub.from_url(url) as hub:
             client = serve(hub)
-            again = await client("POST", "/s", b"[2,3]", **JSON, **claim("p" * 40, 2))
+            again = await client("POST", "/s", b"[2,3]", **JSON, **claim("p" * 40, 0, 2))
             assert (again.status, again["stream-next-offset"], again["producer-seq"]) == (204, offset, "2")
-            assert (await client("POST", "/s", b"[4]", **JSON, **claim("p" * 40, 3))).status == 200
+            assert (await client("POST", "/s", b"[4]", **JSON, **claim("p" * 40, 0, 3))).status == 200
             assert (await client("GET", "/s")).body == b"[1,2,3,2,3,2,3,4]"
             assert (await client("GET", f"/s?offset={offset}")).body == b"[4]"
 

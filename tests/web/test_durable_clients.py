@@ -555,9 +555,8 @@ async def test_python_reader_with_live_true_asks_without_waiting(both: Cluster) 
             astream(url, live=True, client=http) as reply,
         ):
             asking = asyncio.ensure_future(anext(reply.iter_json()))
-            await until(
-                lambda: len(asked) >= 10 or asking.done()
-            )  # the client's own: "auto" is what it should be given
+            # The client's own: "auto" is what it should be given.
+            await until(lambda: len(asked) >= 10 or asking.done())
             assert not asking.done()
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)

@@ -59,11 +59,13 @@ class Work:
         """Wait until so much of all is acknowledged."""
         await until(lambda: self.acknowledged >= part * self._producers * self._each)
 
-    def check(self, found: list[Any]) -> None:
-        """Fail unless each message is there once, and each producer's in their order."""
+    async def check(self, port: int, readers: list[Reader]) -> None:
+        """Fail unless each message is there once, and each producer's in their order, for all who have read."""
+        found = await stored(port, PATH)
         assert len(found) == self._producers * self._each
         for number in range(self._producers):
             assert [seq for name, seq in found if name == number] == list(range(self._each))
+        assert all(reader.seen == found for reader in readers)
 
     async def readers(self, stack: AsyncExitStack) -> list[Reader]:
         """Read, from either instance first, in each way."""
@@ -157,9 +159,7 @@ async def test_instance_that_goes_under_load_loses_and_doubles_nothing(pair: Pai
         await close(pair.ports[1], PATH)
         assert {await reader.ended() for reader in readers} == {"closed"}
 
-    found = await stored(pair.ports[1], PATH)
-    work.check(found)
-    assert all(reader.seen == found for reader in readers)
+    await work.check(pair.ports[1], readers)
 
 
 # --- the backend fails
@@ -222,6 +222,4 @@ async def test_backend_that_fails_under_load_loses_and_doubles_nothing(
                 await close(pair.ports[1], PATH)
                 assert {await reader.ended() for reader in readers} == {"closed"}
 
-            found = await stored(pair.ports[1], PATH)
-            work.check(found)
-            assert all(reader.seen == found for reader in readers)
+            await work.check(pair.ports[1], readers)

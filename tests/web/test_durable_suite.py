@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_client import request
 from node_clients import install, node
 from places import KINDS, fresh_place
 from ports import free_port
-from web_server import until
+from web_server import answering
 
 SUITE = Path(__file__).parent / "node_durable"
 CORE, LEFT_OUT = 250, 88
@@ -53,7 +52,7 @@ async def server(url: str) -> AsyncIterator[int]:
         env={**os.environ, "STREAMHUB_URL": url, "PYTHONPATH": str(Path(__file__).parent)},
     )
     try:
-        await until(lambda: answers(port))
+        await answering(port, process)
         yield port
     finally:
         process.terminate()
@@ -63,15 +62,6 @@ async def server(url: str) -> AsyncIterator[int]:
             process.kill()
             process.wait()
             raise
-
-
-async def answers(port: int) -> bool:
-    """Say whether the server is there."""
-    try:
-        async with request(port, "/none", method="HEAD") as reply:
-            return reply.status == 404
-    except OSError:
-        return False
 
 
 async def run_suite(url: str, report: Path) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from http_client import Reply, request
 from ports import free_port
-from web_server import until
+from web_server import answering
 
 from streamhub import Hub
 
@@ -28,16 +28,7 @@ async def example(name: str, url: str) -> AsyncIterator[int]:
     command = [sys.executable, "-m", "uvicorn", name, "--port", str(port), "--log-level", "warning"]
     process = subprocess.Popen(command, env={**os.environ, "STREAMHUB_URL": url, "PYTHONPATH": str(EXAMPLES)})
     try:
-
-        async def answers() -> bool:
-            assert process.poll() is None, "the example did not start"
-            try:
-                async with request(port, "/nothing-here"):
-                    return True
-            except OSError:
-                return False
-
-        await until(answers)
+        await answering(port, process)
         yield port
     finally:
         process.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 from dataclasses import dataclass, field
@@ -14,8 +15,10 @@ from prometheus_client import CollectorRegistry
 from streamhub import BackendUnavailableError, ConfigError, Event, Hub
 from streamhub.cli.serve_options import every_option
 from streamhub.prometheus import Metrics
+from streamhub.web.durable import DurableStreams
 from streamhub.web.server import health as health_module
 from streamhub.web.server import limits as limits_module
+from streamhub.web.server import serve_app
 from streamhub.web.server.cors import Cors
 from streamhub.web.server.front import Front, check_prefix
 from streamhub.web.server.gates import BearerGate, LoopbackGate, OriginGate, check_origin, check_token
@@ -29,6 +32,19 @@ from streamhub.web.server.traffic import AccessLog, Traffic
 
 def test_variables_of_the_server_are_no_misspelt_ones_of_the_hub() -> None:
     Hub.from_env({"STREAMHUB_URL": "memory://", **{option.variable: "x" for option in every_option()}})
+
+
+@pytest.mark.parametrize(
+    ("option", "argument"),
+    [("prefix", "prefix"), ("max-body", "max_body_bytes"), ("long-poll-seconds", "long_poll_seconds"),
+     ("sse-seconds", "sse_seconds")],
+)  # fmt: skip
+def test_defaults_of_the_command_are_those_of_the_applications(option: str, argument: str) -> None:
+    defaults = {each.name: each.default for each in every_option()}
+    for application in (serve_app, DurableStreams):
+        found = inspect.signature(application).parameters.get(argument)
+        assert found is None or found.default == defaults[option]
+    assert argument in inspect.signature(serve_app).parameters
 
 
 @dataclass

@@ -1,14 +1,16 @@
-"""uvicorn in the test's own event loop, on a free port of the loopback interface."""
+"""Servers of a test: uvicorn in its own event loop, on a free port of the loopback interface; waiting for others."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
+from http_client import request
 
 PATIENCE_SECONDS = 20.0
 
@@ -46,3 +48,17 @@ async def until(fact: Callable[[], bool | Awaitable[bool]]) -> None:
             if found if isinstance(found, bool) else await found:
                 return
             await asyncio.sleep(0.005)
+
+
+async def answering(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a server in a process of its own answers; fail if it ends before."""
+
+    async def answers() -> bool:
+        assert process.poll() is None, "the server did not start"
+        try:
+            async with request(port, "/"):
+                return True
+        except OSError:
+            return False
+
+    await until(answers)

@@ -32,7 +32,7 @@ from streamhub.web.durable.headers import (
 )
 from streamhub.web.durable.intake import BodyTooLargeError, ClientGoneError, read_body
 from streamhub.web.durable.live import EventBody, Patience, wait_for_more
-from streamhub.web.durable.offsets import BadPlaceError, write_offset
+from streamhub.web.durable.offsets import BadQueryError, write_offset
 from streamhub.web.durable.reader import Piece, Reader
 from streamhub.web.durable.reading import Wanted, reply_to_catch_up, reply_to_long_poll, wanted_in
 from streamhub.web.durable.responses import Reply, end_headers, refusal, reply_to_error, send_guarded, send_reply
@@ -134,7 +134,7 @@ class DurableStreams:
             raise
         except StreamHubError as exc:
             reply = reply_to_error(exc)
-        except (BadHeaderError, BadBodyError, BadPlaceError) as exc:
+        except (BadHeaderError, BadBodyError, BadQueryError) as exc:
             reply = refusal(400, str(exc))
         except (BodyTooLargeError, TooManyMessagesError) as exc:
             reply = refusal(413, str(exc))
@@ -159,10 +159,10 @@ class DurableStreams:
         if self._authorize is not None:
             action = "cancel" if cancels else ACTIONS[method]
             await check_allowed(self._authorize, Request(scope), key, action)
-        if method == "POST" and not cancels:
-            return await self._append(key, dict(scope["headers"]), receive)
         if cancels:
             return await self._cancel(key, scope, receive)
+        if method == "POST":
+            return await self._append(key, dict(scope["headers"]), receive)
         if method == "GET":
             return await self._read(key, scope, receive, send)
         if method == "HEAD":

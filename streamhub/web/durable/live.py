@@ -63,7 +63,10 @@ class Patience:
 
 
 async def wait_for_more(hub: Hub, key: str, piece: Piece, deadline: float) -> Piece:
-    """Return what is stored after a piece, as soon as there is something; an empty piece after the deadline."""
+    """Return what is stored after a piece, as soon as there is something.
+
+    The piece is empty at the deadline, and at the end of the stream, which it then tells.
+    """
     async with hub.subscribe(key, after=piece.next, strict=False) as subscription:
         batch = await next_batch(subscription, subscription.batches(), deadline)
         if batch:
@@ -121,7 +124,10 @@ class EventBody:
         self._patience = patience
 
     async def run(self, connection: Connection) -> None:
-        """Write the response. Its end, unless the stream's has been told, only asks the client to come again."""
+        """Write the response. Its end, unless the stream's has been told, only asks the client to come again.
+
+        The errors in ``QUIET`` end it so as well; others leave, and the response breaks off.
+        """
         headers = [*SECURITY, SANDBOX, EVENT_STREAM, NO_CACHE, (b"x-accel-buffering", b"no")]
         if not self._first.configuration.is_text:
             headers.append((b"stream-sse-data-encoding", b"base64"))

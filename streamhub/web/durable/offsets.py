@@ -20,8 +20,8 @@ MAX_CURSOR_DIGITS = 15
 _OFFSET = re.compile("([0-9]{16})_([0-9]{16})")
 
 
-class BadPlaceError(ValueError):
-    """An offset that this server cannot have given out."""
+class BadQueryError(ValueError):
+    """A query that asks for nothing this server knows, as an offset of another form; the message may be shown."""
 
 
 def write_offset(offset: Offset) -> str:
@@ -33,7 +33,7 @@ def read_place(text: str | None) -> Place:
     """Read where a reader begins; nothing and ``-1`` are the start.
 
     Raises:
-        BadPlaceError: it is not what ``write_offset`` writes.
+        BadQueryError: it is not what ``write_offset`` writes.
     """
     if text is None or text == "-1":
         return "start"
@@ -41,7 +41,7 @@ def read_place(text: str | None) -> Place:
         return "now"
     match = _OFFSET.fullmatch(text)
     if match is None:
-        raise BadPlaceError("malformed offset")
+        raise BadQueryError("malformed offset")
     return Offset(int(match[1]), int(match[2]))
 
 

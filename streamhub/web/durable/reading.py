@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 from streamhub.web.durable.bodies import body_of
 from streamhub.web.durable.headers import NO_STORE, SANDBOX, UP_TO_DATE, Given, Header
-from streamhub.web.durable.offsets import BadPlaceError, Place, next_cursor, read_place, write_offset
+from streamhub.web.durable.offsets import BadQueryError, Place, next_cursor, read_place, write_offset
 from streamhub.web.durable.reader import Piece
 from streamhub.web.durable.responses import Reply, end_headers
 
@@ -32,15 +32,15 @@ def wanted_in(query: bytes) -> Wanted:
     """Read a request's query.
 
     Raises:
-        BadPlaceError: the offset is malformed, given twice, or missing in a live mode; or there is no such mode.
+        BadQueryError: the offset is malformed, given twice, or missing in a live mode; or there is no such mode.
     """
     try:
         fields = parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:
-        raise BadPlaceError("too many parameters") from None
+        raise BadQueryError("too many parameters") from None
     offsets, modes = fields.get("offset", []), fields.get("live", ["catch-up"])
     if len(offsets) > 1:
-        raise BadPlaceError("more than one offset")
+        raise BadQueryError("more than one offset")
     place = read_place(offsets[0] if offsets else None)
     cursor = fields.get("cursor", [None])[0]
     match modes:
@@ -48,10 +48,10 @@ def wanted_in(query: bytes) -> Wanted:
             return Wanted(place, "catch-up", cursor)
         case ["long-poll" | "sse" as mode]:
             if not offsets:
-                raise BadPlaceError("a live read needs an offset")
+                raise BadQueryError("a live read needs an offset")
             return Wanted(place, mode, cursor)
         case _:
-            raise BadPlaceError("unknown live mode")
+            raise BadQueryError("unknown live mode")
 
 
 def reply_to_catch_up(piece: Piece, wanted: Wanted, given: Given, *, shared: bool) -> Reply:

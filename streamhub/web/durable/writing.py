@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streamhub.web.durable.admission import REASONS, Accept, Claim, Duplicate, Refuse, Write
-from streamhub.web.durable.bodies import messages_in
+from streamhub.web.durable.bodies import BadBodyError, messages_in
 from streamhub.web.durable.headers import (
     CLOSED,
     BadHeaderError,
@@ -35,7 +35,7 @@ def write_in(given: Given, body: bytes) -> tuple[Write, tuple[bytes, ...]]:
         media_type = media_type_of(content_type)
     chunks = messages_in(body, is_json=media_type == "application/json")
     if not chunks and (body or not close):
-        raise BadHeaderError("there is nothing to append")
+        raise BadBodyError("there is nothing to append")
     expected = given.get(b"stream-expected-offset")
     write = Write(
         media_type,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from streamhub.prometheus import SHORT_SECONDS
 from streamhub.web.server.traffic import Exchange
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"})
-_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class HttpMetrics:
@@ -22,7 +22,7 @@ class HttpMetrics:
         )
         self._seconds = Histogram(
             "streamhub_http_request_seconds", "How long they took, but for live reads.", ["method"],
-            buckets=_BUCKETS, registry=registry,
+            buckets=SHORT_SECONDS, registry=registry,
         )  # fmt: skip
         self._sent = Counter("streamhub_http_sent_bytes", "Bytes of bodies that were sent.", registry=registry)
 
