@@ -365,6 +365,38 @@ def test_body_is_bounded(tmp_path: Path) -> None:
         assert server.read("k").body == b"x" * 1000
 
 
+@pytest.mark.parametrize("head", [b"GET /", b"GET / HTTP/1.1\r\nX-Long: ", b"\r\n"])
+def test_head_that_does_not_end_is_cut_off(tmp_path: Path, head: bytes) -> None:
+    with serve(tmp_path, "memory://") as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as endless:
+            endless.sendall(head)
+            with pytest.raises(ConnectionError):
+                for _ in range(64):
+                    endless.sendall((b"\r\n" if head == b"\r\n" else b"xx") * 500_000)
+        assert server.create("k").status == 201
+
+
+def test_body_may_come_in_many_small_pieces(tmp_path: Path) -> None:
+    with serve(tmp_path, "memory://") as server:
+        assert server.create("k").status == 201
+        with contextlib.closing(server.connect()) as connection:
+            connection.request("POST", server.stream("k"), iter([b"x"] * 50_000), TEXT, encode_chunked=True)
+            assert connection.getresponse().status == 204
+        assert len(server.read("k").body) == 50_000
+
+
+def test_trailers_are_no_headers(tmp_path: Path) -> None:
+    with serve(tmp_path, "memory://") as server:
+        assert server.create("k").status == 201
+        head = f"POST {server.stream('k')} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection:
+            connection.sendall(
+                head.encode() + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nStream-Closed: true\r\n\r\n"
+            )
+            assert connection.recv(1024).startswith(b"HTTP/1.1 204")
+        assert server.ask("HEAD", server.stream("k")).headers.get("stream-closed") is None
+
+
 def test_streams_are_bounded_and_those_there_are_stay_usable(tmp_path: Path, url: str) -> None:
     with serve(tmp_path, url, "--max-streams", "2") as server:
         assert [server.create(key).status for key in ("a", "b", "c")] == [201, 201, 429]

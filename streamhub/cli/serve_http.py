@@ -1,0 +1,46 @@
+"""HTTP/1.1 as ``serve`` speaks it: uvicorn's, with a bound on what it keeps of a request that does not get to its body.
+
+uvicorn has such a bound with h11, but none with httptools, where a head may grow until the process has no memory left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.util import find_spec
+
+MAX_HEAD_BYTES = 64 * 1024
+
+
+def protocol() -> type[asyncio.Protocol] | str:
+    """Return uvicorn's setting ``http``."""
+    return "h11" if find_spec("httptools") is None else _bounded()
+
+
+def _bounded() -> type[asyncio.Protocol]:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class Bounded(HttpToolsProtocol):
+        """Closes a connection that sends so much without a head's end or a piece of a body; trailers are no headers."""
+
+        pending_bytes = 0
+
+        def data_received(self, data: bytes) -> None:
+            self.pending_bytes += len(data)
+            super().data_received(data)
+            if self.pending_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
+
+        def on_headers_complete(self) -> None:
+            self.pending_bytes = 0
+            super().on_headers_complete()
+            self.headers = []  # what comes after the body must not join what the application was given, and checks
+
+        def on_body(self, body: bytes) -> None:
+            self.pending_bytes = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self.pending_bytes = 0
+            super().on_message_complete()
+
+    return Bounded
