@@ -54,6 +54,31 @@ async def awaited(hub: Hub, key: str = "s") -> None:
 # --- bad input
 
 
+@pytest.mark.parametrize("name", ["content-type", "authorization", "stream-closed", "stream-seq", "producer-id"])
+async def test_header_given_twice_is_refused_before_anybody_is_asked_about_it(hub: Hub, name: str) -> None:
+    asked: list[str] = []
+
+    def allowed(_: Request, __: str, action: str) -> bool:
+        asked.append(action)
+        return True
+
+    streams = DurableStreams(hub, authorize=allowed)
+    given = {"content-type": "text/plain", "stream-seq": "1", "producer-id": "a"}
+
+    async def twice(scope: Any, receive: Any, send: Any) -> None:
+        extra = [
+            (b"accept", b"a"),
+            (b"accept", b"b"),
+            *([(name.encode(), b"x")] * 2 if scope["method"] == "POST" else []),
+        ]
+        await streams({**scope, "headers": [*scope["headers"], *extra]}, receive, send)
+
+    client = Client(twice)
+    assert (await client("PUT", "/s", **TEXT)).status == 201
+    assert (await client("POST", "/s", b"x", **given)).status == 400
+    assert asked == ["start"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "headers", "body", "status"),
     [
