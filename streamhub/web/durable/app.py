@@ -31,7 +31,7 @@ from streamhub.web.durable.headers import (
     configuration_in,
     given_in,
 )
-from streamhub.web.durable.intake import BodyTooLargeError, ClientGoneError, read_body
+from streamhub.web.durable.intake import BodyTooLargeError, BodyTooSlowError, ClientGoneError, read_body
 from streamhub.web.durable.live import EventBody, Patience, wait_for_more
 from streamhub.web.durable.offsets import BadPlaceError, write_offset
 from streamhub.web.durable.reader import Piece, Reader
@@ -57,6 +57,9 @@ ALLOW: Header = (b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS")
 CANCEL = "/cancel"
 NOT_FOUND = refusal(404, "there is no such stream")
 RESERVED = "__ds"
+UNREADABLE = "\ufffd"
+"""What servers put for bytes that are not UTF-8: different paths would name one stream."""
+
 SMALL_BYTES = 64 * 1024
 """What a server buffers anyway: a larger answer is guarded against a client that does not read it."""
 
@@ -139,8 +142,8 @@ class DurableStreams:
             reply = refusal(400, str(exc))
         except (BodyTooLargeError, TooManyMessagesError) as exc:
             reply = refusal(413, str(exc))
-        except TimeoutError:
-            reply = refusal(408, "the body did not come in time")
+        except BodyTooSlowError as exc:
+            reply = refusal(408, str(exc))
         except HTTPException as exc:
             reply = _reply_to_http(exc)
         if reply is not None:
@@ -179,6 +182,8 @@ class DurableStreams:
         name = path.removeprefix("/")
         if not name:
             raise HTTPException(404, "a path must name a stream")
+        if UNREADABLE in name:
+            raise HTTPException(400, "the path is not UTF-8")
         return check_name(name if self._key is None else self._key(name))
 
     # --- writing
@@ -263,13 +268,17 @@ class DurableStreams:
             return None
 
     async def _wait(self, connection: Connection, key: str, piece: Piece, wanted: Wanted) -> Reply | None:
-        """Return the answer to a long-poll; None if the client did not wait for it."""
+        """Return the answer to a long-poll; None if it was sent, or the client did not wait for it."""
         answer: Reply | None = None
 
-        async def body(_: Connection) -> None:
+        async def body(own: Connection) -> None:
             nonlocal answer
             more = await wait_for_more(self._hub, key, piece, self._long_poll.until(piece.configuration))
-            answer = reply_to_long_poll(more, wanted, shared=self._shared)
+            reply = reply_to_long_poll(more, wanted, shared=self._shared)
+            if len(reply.body) > SMALL_BYTES:
+                await send_guarded(reply, own)
+            else:
+                answer = reply
 
         await connection.serve(body)
         return answer
