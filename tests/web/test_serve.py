@@ -602,6 +602,9 @@ def test_client_that_sends_nothing_more_does_not_hold_the_server(tmp_path: Path)
         (["--authorize", "os:nothing"], "has no attribute 'nothing'"),
         (["--authorize", "os:name"], "is no function"),
         (["--authorize", "os"], "write it as module:function"),
+        (["--authorize", ".x:rule"], "write it as module:function"),
+        (["--cors-origin", "http://["], "is not an origin"),
+        (["--max-body", "1" * 5000], "is not a whole number above 0"),
         (["--token-file", "gone"], "no such file"),
         (["--open", "--token", "a"], "--open lets everybody in"),
         (["--open", "--authorize", "os:getcwd"], "--open lets everybody in"),
@@ -619,6 +622,9 @@ def test_bad_variable_is_a_usage_error_that_names_it(tmp_path: Path) -> None:
         ("STREAMHUB_SERVE_OPEN", "perhaps", "STREAMHUB_SERVE_OPEN: 'perhaps' is neither true nor false"),
         ("STREAMHUB_SERVE_CORS_ORIGINS", "*", "did you mean STREAMHUB_SERVE_CORS_ORIGIN?"),
         ("STREAMHUB_TOKENS", "a", "did you mean STREAMHUB_TOKEN?"),
+        ("STREAMHUB_SERVE_TOKEN", "a", "did you mean STREAMHUB_TOKEN?"),
+        ("STREAMHUB_SERVE_TOKENS", "a", "did you mean STREAMHUB_TOKEN?"),
+        ("STREAMHUB_SERVE_PORT", "1" * 5000, "is not a port"),
     ):
         assert said in refused(tmp_path, environ={name: value})
 
