@@ -1,11 +1,13 @@
-"""HTTP/1.1 as ``serve`` speaks it: uvicorn's, with a bound on what it keeps of a request that does not get to its body.
+"""HTTP/1.1 as ``serve`` speaks it: uvicorn's, with bounds on what it keeps for one connection.
 
-uvicorn has such a bound with h11, but none with httptools, where a head may grow until the process has no memory left.
+With httptools uvicorn itself has none for a request's head, nor for requests sent ahead: both may grow until the
+process has no memory left.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sized
 from importlib.util import find_spec
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -17,12 +19,28 @@ def protocol() -> type[asyncio.Protocol] | str:
 
 
 def _bounded() -> type[asyncio.Protocol]:
+    from uvicorn.protocols.http.flow_control import FlowControl
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class InTurn(FlowControl):
+        """Reads nothing more while requests wait for one before them."""
+
+        def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+            super().__init__(transport)
+            self._waiting = waiting
+
+        def resume_reading(self) -> None:
+            if not self._waiting:
+                super().resume_reading()
 
     class Bounded(HttpToolsProtocol):
         """Closes a connection that sends so much without a head's end or a piece of a body; trailers are no headers."""
 
         pending_bytes = 0
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+            super().connection_made(transport)
+            self.flow = InTurn(transport, self.pipeline)
 
         def data_received(self, data: bytes) -> None:
             self.pending_bytes += len(data)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import servers
@@ -385,6 +386,27 @@ def test_body_may_come_in_many_small_pieces(tmp_path: Path) -> None:
         assert len(server.read("k").body) == 50_000
 
 
+def test_requests_that_wait_for_others_of_their_connection_are_not_read_ahead(tmp_path: Path) -> None:
+    with serve(tmp_path, "memory://") as server:
+        assert server.create("k").status == 201
+        request = f"GET {server.stream('k')} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        many = 50_000
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection:
+            sending = threading.Thread(target=connection.sendall, args=(request * many,))
+            sending.start()
+            with connection.makefile("rb") as answers:
+                assert sum(line.startswith(b"HTTP/1.1 200") for line in _lines(answers, many)) == many
+            sending.join()
+        assert server.peak_mib() < 100
+
+
+def _lines(answers: BinaryIO, count: int) -> Iterator[bytes]:
+    """Return the lines of so many answers without a body."""
+    for _ in range(count):
+        while (line := answers.readline()) not in (b"\r\n", b""):
+            yield line
+
+
 def test_trailers_are_no_headers(tmp_path: Path) -> None:
     with serve(tmp_path, "memory://") as server:
         assert server.create("k").status == 201
@@ -624,7 +646,7 @@ def test_bad_variable_is_a_usage_error_that_names_it(tmp_path: Path) -> None:
         ("STREAMHUB_TOKENS", "a", "did you mean STREAMHUB_TOKEN?"),
         ("STREAMHUB_SERVE_TOKEN", "a", "did you mean STREAMHUB_TOKEN?"),
         ("STREAMHUB_SERVE_TOKENS", "a", "did you mean STREAMHUB_TOKEN?"),
-        ("STREAMHUB_SERVE_PORT", "1" * 5000, "is not a port"),
+        ("STREAMHUB_SERVE_MAX_BODY", "1" * 5000, "is not a whole number above 0"),
     ):
         assert said in refused(tmp_path, environ={name: value})
 
