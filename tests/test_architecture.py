@@ -54,6 +54,7 @@ DRIVERS = {
 DRIVER_EXCEPTIONS = {
     ("streamhub/cli/doctor.py", "sqlite3"),  # tells its version
     ("streamhub/cli/serve.py", "starlette"),  # a type
+    ("streamhub/cli/serve_http.py", "uvicorn"),  # bounds what it keeps
     ("streamhub/web/server/http_metrics.py", "prometheus_client"),  # imported only beside streamhub.prometheus
 }
 

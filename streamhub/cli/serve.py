@@ -15,6 +15,7 @@ from streamhub import Hub
 from streamhub.cli import status
 from streamhub.cli.output import fail, note, one_line
 from streamhub.cli.running import environment
+from streamhub.cli.serve_http import protocol
 from streamhub.errors import ConfigError
 from streamhub.inputs import MAX_SECONDS
 from streamhub.options import redact
@@ -103,6 +104,7 @@ def _run(app: ASGIApp, args: Namespace, hub: Hub, listener: socket.socket) -> in
 
     config = uvicorn.Config(
         app,
+        http=protocol(),  # pyright: ignore[reportArgumentType]
         lifespan="on",
         interface="asgi3",
         ws="none",

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import ipaddress
 import os
+import re
 import ssl
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -25,14 +26,17 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"", "0", "false", "no", "off"})
 
 
+_NUMBER = re.compile("[0-9]{1,16}")
+
+
 def _port(text: str) -> int:
-    if not text.isdecimal() or not text.isascii() or int(text) > 65535:
+    if not _NUMBER.fullmatch(text) or int(text) > 65535:
         raise ArgumentTypeError(f"{text!r} is not a port: use a number up to 65535")
     return int(text)
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not text.isascii() or not 0 < int(text) < 2**53:
+    if not _NUMBER.fullmatch(text) or not 0 < int(text) < 2**53:
         raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
@@ -159,11 +163,12 @@ def complete(parser: ArgumentParser, args: Namespace) -> None:
 
 
 def _refuse_misspelt() -> None:
-    known = [option.variable for option in every_option()]
+    known = {option.variable: option.variable for option in every_option()}
+    meant = {**known, f"{PREFIX}TOKEN": known["STREAMHUB_TOKEN"]}  # who wants a token must not be told to do without
     for name in sorted(os.environ):
         if name.startswith((PREFIX, "STREAMHUB_TOK")) and name not in known:
-            for near in difflib.get_close_matches(name, known, n=1, cutoff=0.9):
-                raise ArgumentTypeError(f"unknown variable {name}; did you mean {near}?")
+            for near in difflib.get_close_matches(name, meant, n=1, cutoff=0.9):
+                raise ArgumentTypeError(f"unknown variable {name}; did you mean {meant[near]}?")
 
 
 def _tokens_in(path: Path | None) -> list[str]:
@@ -233,7 +238,7 @@ def _function(name: str) -> Any:
         found: Any = importlib.import_module(module)
         for attribute in attributes.split("."):
             found = getattr(found, attribute)
-    except (ImportError, AttributeError, ValueError) as exc:
+    except (ImportError, AttributeError, TypeError, ValueError) as exc:
         raise ArgumentTypeError(f"--authorize {name!r}: {exc}: write it as module:function") from exc
     if not callable(found):
         raise ArgumentTypeError(f"--authorize {name!r} is no function")

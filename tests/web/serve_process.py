@@ -84,6 +84,11 @@ class Serving:
     def read(self, key: str, query: str = "", **headers: str) -> Reply:
         return self.ask("GET", self.stream(key) + query, headers=headers)
 
+    def peak_mib(self) -> float:
+        """Return the most memory that the process had."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(text.partition("VmHWM:")[2].split()[0]) / 1024
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal; return the exit status."""
         self.process.send_signal(number)

@@ -51,6 +51,31 @@ async def awaited(hub: Hub, key: str = "s") -> None:
 # --- bad input
 
 
+@pytest.mark.parametrize("name", ["content-type", "authorization", "stream-closed", "stream-seq", "producer-id"])
+async def test_header_given_twice_is_refused_before_anybody_is_asked_about_it(hub: Hub, name: str) -> None:
+    asked: list[str] = []
+
+    def allowed(_: Request, __: str, action: str) -> bool:
+        asked.append(action)
+        return True
+
+    streams = DurableStreams(hub, authorize=allowed)
+    given = {"content-type": "text/plain", "stream-seq": "1", "producer-id": "a"}
+
+    async def twice(scope: Any, receive: Any, send: Any) -> None:
+        extra = [
+            (b"accept", b"a"),
+            (b"accept", b"b"),
+            *([(name.encode(), b"x")] * 2 if scope["method"] == "POST" else []),
+        ]
+        await streams({**scope, "headers": [*scope["headers"], *extra]}, receive, send)
+
+    client = Client(twice)
+    assert (await client("PUT", "/s", **TEXT)).status == 201
+    assert (await client("POST", "/s", b"x", **given)).status == 400
+    assert asked == ["start"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "headers", "body", "status"),
     [
@@ -81,6 +106,7 @@ async def awaited(hub: Hub, key: str = "s") -> None:
         ("PUT", "/a\x00b", {}, b"", 400),
         ("PUT", "/" + "x" * 513, {}, b"", 400),
         ("PUT", "/new/cancel", {}, b"", 400),
+        ("PUT", "/a\ufffd", {}, b"", 400),
         ("PUT", "/", {}, b"", 404),
         ("PUT", "/__ds/subscriptions/x", {}, b"", 501),
         ("GET", "/a/__ds/jwks.json", {}, b"", 501),
@@ -245,6 +271,14 @@ async def test_application_decides_by_key_and_action(hub: Hub) -> None:
     assert {key for key, _ in asked} == {"tenant:s"}
     assert await hub.info("tenant:s") is not None
     assert (await client("GET", "/s"))["cache-control"].startswith("private")
+
+
+async def test_application_that_has_no_time_to_decide_is_not_told_as_a_slow_body(hub: Hub) -> None:
+    async def late(_: Request, __: str, ___: str) -> bool:
+        raise TimeoutError("who knows")
+
+    with pytest.raises(TimeoutError, match="who knows"):
+        await serve(hub, authorize=late)("POST", "/s", b"x", **TEXT)
 
 
 async def test_mounted_application_names_streams_below_its_mount(hub: Hub) -> None:
@@ -857,6 +891,26 @@ async def test_client_that_does_not_read_a_large_answer_is_cut_off(hub: Hub) -> 
     ):
         await asyncio.sleep(1)  # the client is frozen meanwhile
         await reply.body()
+    assert reply.ending == "cut"
+
+
+async def test_client_that_does_not_read_a_large_answer_to_its_long_poll_is_cut_off(hub: Hub) -> None:
+    app = DurableStreams(hub, authorize=None, send_timeout_seconds=0.3, long_poll_seconds=10)
+    client = Client(app)
+    await client("PUT", "/s")
+    async with (
+        serving(app, send_buffer=4096) as port,
+        asyncio.TaskGroup() as tasks,
+    ):
+
+        async def append() -> None:
+            await awaited(hub)
+            await client("POST", "/s", os.urandom(4 * 1024 * 1024), content_type="application/octet-stream")
+
+        tasks.create_task(append())
+        async with request(port, "/s?offset=-1&live=long-poll", receive_buffer=4096) as reply:
+            await asyncio.sleep(1)  # the client is frozen meanwhile
+            await reply.body()
     assert reply.ending == "cut"
 
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import servers
@@ -365,6 +366,59 @@ def test_body_is_bounded(tmp_path: Path) -> None:
         assert server.read("k").body == b"x" * 1000
 
 
+@pytest.mark.parametrize("head", [b"GET /", b"GET / HTTP/1.1\r\nX-Long: ", b"\r\n"])
+def test_head_that_does_not_end_is_cut_off(tmp_path: Path, head: bytes) -> None:
+    with serve(tmp_path, "memory://") as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as endless:
+            endless.sendall(head)
+            with pytest.raises(ConnectionError):
+                for _ in range(64):
+                    endless.sendall((b"\r\n" if head == b"\r\n" else b"xx") * 500_000)
+        assert server.create("k").status == 201
+
+
+def test_body_may_come_in_many_small_pieces(tmp_path: Path) -> None:
+    with serve(tmp_path, "memory://") as server:
+        assert server.create("k").status == 201
+        with contextlib.closing(server.connect()) as connection:
+            connection.request("POST", server.stream("k"), iter([b"x"] * 50_000), TEXT, encode_chunked=True)
+            assert connection.getresponse().status == 204
+        assert len(server.read("k").body) == 50_000
+
+
+def test_requests_that_wait_for_others_of_their_connection_are_not_read_ahead(tmp_path: Path) -> None:
+    with serve(tmp_path, "memory://") as server:
+        assert server.create("k").status == 201
+        request = f"GET {server.stream('k')} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        many = 50_000
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection:
+            sending = threading.Thread(target=connection.sendall, args=(request * many,))
+            sending.start()
+            with connection.makefile("rb") as answers:
+                assert sum(line.startswith(b"HTTP/1.1 200") for line in _lines(answers, many)) == many
+            sending.join()
+        assert server.peak_mib() < 100
+
+
+def _lines(answers: BinaryIO, count: int) -> Iterator[bytes]:
+    """Return the lines of so many answers without a body."""
+    for _ in range(count):
+        while (line := answers.readline()) not in (b"\r\n", b""):
+            yield line
+
+
+def test_trailers_are_no_headers(tmp_path: Path) -> None:
+    with serve(tmp_path, "memory://") as server:
+        assert server.create("k").status == 201
+        head = f"POST {server.stream('k')} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection:
+            connection.sendall(
+                head.encode() + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nStream-Closed: true\r\n\r\n"
+            )
+            assert connection.recv(1024).startswith(b"HTTP/1.1 204")
+        assert server.ask("HEAD", server.stream("k")).headers.get("stream-closed") is None
+
+
 def test_streams_are_bounded_and_those_there_are_stay_usable(tmp_path: Path, url: str) -> None:
     with serve(tmp_path, url, "--max-streams", "2") as server:
         assert [server.create(key).status for key in ("a", "b", "c")] == [201, 201, 429]
@@ -570,6 +624,9 @@ def test_client_that_sends_nothing_more_does_not_hold_the_server(tmp_path: Path)
         (["--authorize", "os:nothing"], "has no attribute 'nothing'"),
         (["--authorize", "os:name"], "is no function"),
         (["--authorize", "os"], "write it as module:function"),
+        (["--authorize", ".x:rule"], "write it as module:function"),
+        (["--cors-origin", "http://["], "is not an origin"),
+        (["--max-body", "1" * 5000], "is not a whole number above 0"),
         (["--token-file", "gone"], "no such file"),
         (["--open", "--token", "a"], "--open lets everybody in"),
         (["--open", "--authorize", "os:getcwd"], "--open lets everybody in"),
@@ -587,6 +644,9 @@ def test_bad_variable_is_a_usage_error_that_names_it(tmp_path: Path) -> None:
         ("STREAMHUB_SERVE_OPEN", "perhaps", "STREAMHUB_SERVE_OPEN: 'perhaps' is neither true nor false"),
         ("STREAMHUB_SERVE_CORS_ORIGINS", "*", "did you mean STREAMHUB_SERVE_CORS_ORIGIN?"),
         ("STREAMHUB_TOKENS", "a", "did you mean STREAMHUB_TOKEN?"),
+        ("STREAMHUB_SERVE_TOKEN", "a", "did you mean STREAMHUB_TOKEN?"),
+        ("STREAMHUB_SERVE_TOKENS", "a", "did you mean STREAMHUB_TOKEN?"),
+        ("STREAMHUB_SERVE_MAX_BODY", "1" * 5000, "is not a whole number above 0"),
     ):
         assert said in refused(tmp_path, environ={name: value})
 

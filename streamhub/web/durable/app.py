@@ -29,8 +29,9 @@ from streamhub.web.durable.headers import (
     closes,
     configuration_headers,
     configuration_in,
+    given_in,
 )
-from streamhub.web.durable.intake import BodyTooLargeError, ClientGoneError, read_body
+from streamhub.web.durable.intake import BodyTooLargeError, BodyTooSlowError, ClientGoneError, read_body
 from streamhub.web.durable.live import EventBody, Patience, wait_for_more
 from streamhub.web.durable.offsets import BadQueryError, write_offset
 from streamhub.web.durable.reader import Piece, Reader
@@ -56,6 +57,9 @@ ALLOW: Header = (b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS")
 CANCEL = "/cancel"
 NOT_FOUND = refusal(404, "there is no such stream")
 RESERVED = "__ds"
+UNREADABLE = "\ufffd"
+"""What servers put for bytes that are not UTF-8: different paths would name one stream."""
+
 SMALL_BYTES = 64 * 1024
 """What a server buffers anyway: a larger answer is guarded against a client that does not read it."""
 
@@ -138,8 +142,8 @@ class DurableStreams:
             reply = refusal(400, str(exc))
         except (BodyTooLargeError, TooManyMessagesError) as exc:
             reply = refusal(413, str(exc))
-        except TimeoutError:
-            reply = refusal(408, "the body did not come in time")
+        except BodyTooSlowError as exc:
+            reply = refusal(408, str(exc))
         except HTTPException as exc:
             reply = _reply_to_http(exc)
         if reply is not None:
@@ -154,29 +158,32 @@ class DurableStreams:
             return _options()
         if method not in ACTIONS:
             return refusal(405, "unknown method", ALLOW)
+        given = given_in(scope["headers"])  # first: what the application is asked about is what is done
         cancels = method == "POST" and path.endswith(CANCEL)
         key = self._key_of(path.removesuffix(CANCEL) if cancels else path)
         if self._authorize is not None:
             action = "cancel" if cancels else ACTIONS[method]
             await check_allowed(self._authorize, Request(scope), key, action)
         if cancels:
-            return await self._cancel(key, scope, receive)
+            return await self._cancel(key, scope, given, receive)
         if method == "POST":
-            return await self._append(key, dict(scope["headers"]), receive)
+            return await self._append(key, given, receive)
         if method == "GET":
-            return await self._read(key, scope, receive, send)
+            return await self._read(key, scope, given, receive, send)
         if method == "HEAD":
             return await self._head(key)
         if method == "DELETE":
             return await self._delete(key)
         if path.endswith(CANCEL):
             return refusal(400, "no stream may be named so")
-        return await self._create(key, scope, receive)
+        return await self._create(key, scope, given, receive)
 
     def _key_of(self, path: str) -> str:
         name = path.removeprefix("/")
         if not name:
             raise HTTPException(404, "a path must name a stream")
+        if UNREADABLE in name:
+            raise HTTPException(400, "the path is not UTF-8")
         return check_name(name if self._key is None else self._key(name))
 
     # --- writing
@@ -188,8 +195,7 @@ class DurableStreams:
         write, chunks = write_in(given, await self._body(given, receive))
         return reply_to_write(await self._writers.write(key, write, chunks), write)
 
-    async def _create(self, key: str, scope: Scope, receive: Receive) -> Reply:
-        given: Given = dict(scope["headers"])
+    async def _create(self, key: str, scope: Scope, given: Given, receive: Receive) -> Reply:
         if any(name in given for name in FORK_HEADERS):
             return refusal(501, "there are no forks here")
         configuration = configuration_in(given)
@@ -210,7 +216,7 @@ class DurableStreams:
         if created.outcome == "exists":
             return Reply(200, headers)
         self._writers.forget(key)
-        return Reply(201, [*headers, (b"location", _url_of(scope))])
+        return Reply(201, [*headers, (b"location", _url_of(scope, given))])
 
     async def _delete(self, key: str) -> Reply:
         found = await self._reader.describe(key)
@@ -218,9 +224,9 @@ class DurableStreams:
         self._writers.forget(key)
         return Reply(204) if found is not None and deleted else NOT_FOUND
 
-    async def _cancel(self, key: str, scope: Scope, receive: Receive) -> Reply:
+    async def _cancel(self, key: str, scope: Scope, given: Given, receive: Receive) -> Reply:
         request = Request(scope, receive)
-        body = await read_object(request) if _has_body(dict(scope["headers"])) else {}
+        body = await read_object(request) if _has_body(given) else {}
         run = text_field(body, "run")
         run = None if run is None else named(run, "run")
         told = await cancel_run(self._hub, key, run, text_field(body, "reason"))
@@ -237,11 +243,11 @@ class DurableStreams:
         offset = (b"stream-next-offset", write_offset(tail_of(info)).encode())
         return Reply(200, [*configuration_headers(configuration), NO_STORE, offset, *end_headers(info.end)])
 
-    async def _read(self, key: str, scope: Scope, receive: Receive, send: Send) -> Reply | None:
+    async def _read(self, key: str, scope: Scope, given: Given, receive: Receive, send: Send) -> Reply | None:
         wanted = wanted_in(scope["query_string"])
         piece = await self._reader.read(key, wanted.place)
         if wanted.mode == "catch-up":
-            reply = reply_to_catch_up(piece, wanted, dict(scope["headers"]), shared=self._shared)
+            reply = reply_to_catch_up(piece, wanted, given, shared=self._shared)
         elif wanted.mode == "long-poll" and (piece.chunks or piece.end is not None):
             reply = reply_to_long_poll(piece, wanted, shared=self._shared)
         else:
@@ -262,13 +268,17 @@ class DurableStreams:
             return None
 
     async def _wait(self, connection: Connection, key: str, piece: Piece, wanted: Wanted) -> Reply | None:
-        """Return the answer to a long-poll; None if the client did not wait for it."""
+        """Return the answer to a long-poll; None if it was sent, or the client did not wait for it."""
         answer: Reply | None = None
 
-        async def body(_: Connection) -> None:
+        async def body(own: Connection) -> None:
             nonlocal answer
             more = await wait_for_more(self._hub, key, piece, self._long_poll.until(piece.configuration))
-            answer = reply_to_long_poll(more, wanted, shared=self._shared)
+            reply = reply_to_long_poll(more, wanted, shared=self._shared)
+            if len(reply.body) > SMALL_BYTES:
+                await send_guarded(reply, own)
+            else:
+                answer = reply
 
         await connection.serve(body)
         return answer
@@ -280,8 +290,8 @@ def _path_in(scope: Scope) -> str:
     return path[len(root) :] if root and (path == root or path.startswith(f"{root}/")) else path
 
 
-def _url_of(scope: Scope) -> bytes:
-    host = dict(scope["headers"]).get(b"host")
+def _url_of(scope: Scope, given: Given) -> bytes:
+    host = given.get(b"host")
     if host is None:
         name, port = scope.get("server") or ("localhost", None)
         host = name.encode() if port is None else b"%b:%d" % (name.encode(), port)

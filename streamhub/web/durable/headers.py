@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from streamhub.web.durable.admission import Claim
@@ -47,6 +47,9 @@ RESPONSE_HEADERS: tuple[str, ...] = (
 )
 """What a page of another origin must be allowed to read."""
 
+ONCE = frozenset(name.encode() for name in REQUEST_HEADERS if name != "if-none-match")
+"""What a request may say only once: else two parts of an application may each believe another one."""
+
 FORK_HEADERS = (b"stream-forked-from", b"stream-fork-offset", b"stream-fork-sub-offset")
 
 SECURITY: tuple[Header, ...] = (
@@ -65,6 +68,22 @@ MAX_TTL_SECONDS = 100 * 365 * 86_400
 
 class BadHeaderError(ValueError):
     """A header is not what the protocol says; the message may be shown."""
+
+
+def given_in(headers: Sequence[Header]) -> Given:
+    """Return a request's headers by name.
+
+    Raises:
+        BadHeaderError: one that counts is there twice.
+    """
+    given = dict(headers)
+    if len(given) < len(headers):
+        seen: set[bytes] = set()
+        for name, _ in headers:
+            if name in ONCE and name in seen:
+                raise BadHeaderError(f"{name.decode()} is there more than once")
+            seen.add(name)
+    return given
 
 
 def closes(given: Given) -> bool:

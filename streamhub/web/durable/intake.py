@@ -13,6 +13,10 @@ class BodyTooLargeError(ValueError):
     """The body is larger than the server takes."""
 
 
+class BodyTooSlowError(ValueError):
+    """The body did not come in time."""
+
+
 class ClientGoneError(Exception):
     """The client left before its body was whole: there is nobody to answer."""
 
@@ -22,17 +26,20 @@ async def read_body(given: Given, receive: Receive, *, max_bytes: int, timeout_s
 
     Raises:
         BodyTooLargeError: it is larger than ``max_bytes``, or says that it will be.
-        TimeoutError: it did not come in time.
+        BodyTooSlowError: it did not come in time.
         ClientGoneError: it will not come.
     """
     declared = given.get(b"content-length")
     if declared is not None and (not declared.isdigit() or len(declared) > 18 or int(declared) > max_bytes):
         raise BodyTooLargeError(f"more than {max_bytes} bytes")
-    async with asyncio.timeout(timeout_seconds):
-        message = await receive()
-        body = _part(message)
-        if message.get("more_body"):
-            body = await _rest(body, receive, max_bytes)
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            message = await receive()
+            body = _part(message)
+            if message.get("more_body"):
+                body = await _rest(body, receive, max_bytes)
+    except TimeoutError:
+        raise BodyTooSlowError("the body did not come in time") from None
     if len(body) > max_bytes:
         raise BodyTooLargeError(f"more than {max_bytes} bytes")
     return body

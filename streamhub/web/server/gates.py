@@ -89,8 +89,15 @@ class OriginGate:
 
 def check_origin(origin: str) -> str:
     """Return an origin as browsers send it, or ``*``; else raise ``ConfigError``."""
-    parts = urlsplit(origin)
-    whole = f"{parts.scheme}://{parts.netloc}"
-    if origin != "*" and (origin != whole or not parts.scheme or not parts.netloc or origin != origin.lower()):
+    if origin != "*" and not _is_origin(origin):
         raise ConfigError(f"{origin!r} is not an origin: write it as https://app.example, or * for every one")
     return origin
+
+
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    whole = f"{parts.scheme}://{parts.netloc}"
+    return bool(parts.scheme and parts.netloc) and text == whole == text.lower()
