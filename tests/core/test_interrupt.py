@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from streamhub import Hub, HubContextError, LeaseLostError, ProducerCancelledError
+from streamhub.conformance.writer import Writer
 from streamhub.interrupt import Interrupter
 
 CAUSE = LeaseLostError("k", generation=1)
@@ -103,6 +104,14 @@ async def test_a_body_that_swallows_the_interruption_still_ends_as_cancelled():
         with pytest.raises(ProducerCancelledError):
             await task
         assert task.cancelling() == 0
+
+
+async def test_a_run_that_many_write_to_is_still_one_after_its_cancel():
+    async with Hub.from_url("memory://cancel-unattended") as hub:
+        await Writer(hub.store, "k").open(attended=False, metadata={"of": "its writers"})
+        assert (await hub.cancel("k", wait=5)).state == "cancelled"
+        info = await hub.info("k")
+        assert (info.attended, info.metadata, info.end.state) == (False, {"of": "its writers"}, "cancelled")
 
 
 async def test_a_producer_is_refused_in_another_event_loop():

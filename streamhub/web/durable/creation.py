@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import secrets
@@ -43,6 +44,9 @@ from streamhub.web.durable.stored import (
 
 LEASE_SECONDS = 5.0
 """How long a creation whose process died is in the way of the next one, unless the backend's shortest is longer."""
+
+CONTENTION_SECONDS = 30.0
+"""For how long a creation, or a write, is tried again because other processes were faster."""
 
 TTL_SLACK = 1.02
 """By how much a stream outlives its time-to-live: reads renew it only so often."""
@@ -88,19 +92,24 @@ async def begin_span(hub: Hub, info: StreamInfo) -> None:
     """
     with contextlib.suppress(LeaseHeldError, *OVERTAKEN):
         async with leased(hub, info.key, info, run=info.run, respected=False) as lease:
-            await ride(
-                lambda: hub.store.open(
-                    lease.key,
-                    lease.generation,
-                    owner=lease.owner,
-                    run=info.run,
-                    expect=info.seen,
-                    resume=True,
-                    attended=False,
-                    retention=info.retention,
-                ),
-                hub.settings.outage_seconds,
-            )
+            await _go_on(hub, info, lease)
+
+
+async def _go_on(hub: Hub, info: StreamInfo, lease: Lease) -> StreamInfo:
+    """Open the run that was found as a higher generation: lower ones are fenced off, and what is stored is told."""
+    return await ride(
+        lambda: hub.store.open(
+            lease.key,
+            lease.generation,
+            owner=lease.owner,
+            run=info.run,
+            expect=info.seen,
+            resume=True,
+            attended=False,
+            retention=info.retention,
+        ),
+        hub.settings.outage_seconds,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,23 +145,27 @@ class Creator:
             LeaseHeldError: another creation, or a producer, was in the way for too long.
             BackendUnavailableError: nobody knows what became of it; it may be repeated.
         """
-        deadline = time.monotonic() + self._hub.settings.outage_seconds
+        deadline = math.inf
         while True:
             found = await self._describe(creation.key)
             if found is not None and self._is_there(found):
                 return self._compared(creation, found)
             try:
+                if found is not None and found.state == "open" and _is_begun(found):
+                    return Created("created", await self._take_over(creation, found))
                 return Created("created", await self._create(creation, found))
             except (LeaseHeldError, *OVERTAKEN):
-                if time.monotonic() >= deadline:
+                now = time.monotonic()
+                if now >= deadline:
                     raise
+                deadline = min(deadline, now + CONTENTION_SECONDS)
                 await asyncio.sleep(random.uniform(0.005, 0.05))  # another one creates it
 
     async def _describe(self, key: str) -> StreamInfo | None:
         return (await ride(lambda: self._hub.store.describe([key]), self._hub.settings.outage_seconds))[0]
 
     def _is_there(self, found: StreamInfo) -> bool:
-        if found.state not in ("open", "ended") or is_creating(found.metadata, attended=found.attended):
+        if found.state not in ("open", "ended") or _is_begun(found):
             return False
         return not self._configuration(found).has_expired(time.time())
 
@@ -164,12 +177,19 @@ class Creator:
         return Created("exists" if same else "differs", tail_of(found))
 
     async def _create(self, creation: Creation, found: StreamInfo | None) -> Offset:
-        # The lease of one that is creating the stream now is respected; of what is over, none is in the way.
-        creating = found is not None and found.state == "open" and is_creating(found.metadata, attended=found.attended)
+        """Begin a run in the place of what was found, which nobody may be creating any more."""
         run = secrets.token_urlsafe(12)
-        async with leased(self._hub, creation.key, found, run=run, respected=creating) as lease:
+        async with leased(self._hub, creation.key, found, run=run, respected=False) as lease:
             opened = await self._open(creation, found, lease)
             return await self._fill(creation, opened)
+
+    async def _take_over(self, creation: Creation, found: StreamInfo) -> Offset:
+        """Fence off whoever began to create the stream, and begin anew; unless he finished before the fence stood."""
+        async with leased(self._hub, creation.key, found, run=found.run, respected=True) as lease:
+            fenced = await _go_on(self._hub, found, lease)
+            if not _is_begun(fenced):
+                raise OpenConflictError(creation.key, found=fenced.seen)
+            return await self._create(creation, fenced)
 
     async def _open(self, creation: Creation, found: StreamInfo | None, lease: Lease) -> StreamInfo:
         creating = bool(creation.chunks) or creation.closed
@@ -221,3 +241,8 @@ class Creator:
                 ended_seconds=min(kept.ended_seconds, seconds),
             )
         return kept
+
+
+def _is_begun(found: StreamInfo) -> bool:
+    """Say whether a creation was begun, and is not finished."""
+    return is_creating(found.metadata, attended=found.attended)

@@ -25,6 +25,7 @@ from streamhub.errors import (
 )
 from streamhub.types import End
 from streamhub.web.connection import Connection
+from streamhub.web.durable.creation import OVERTAKEN
 from streamhub.web.durable.headers import CLOSED, NO_STORE, SECURITY, Header
 from streamhub.web.durable.writer import OverloadedError
 
@@ -35,7 +36,7 @@ ANSWERS: tuple[tuple[type[StreamHubError] | tuple[type[StreamHubError], ...], in
     (ChunkTooLargeError, 413, "the body is too large"),
     (LimitExceededError, 507, "the stream is full"),
     (
-        (BackendUnavailableError, DrainingError, HubClosedError, LeaseHeldError, OverloadedError),
+        (BackendUnavailableError, DrainingError, HubClosedError, LeaseHeldError, OverloadedError, *OVERTAKEN),
         503,
         "try again",
     ),

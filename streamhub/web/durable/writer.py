@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import random
 import time
@@ -37,7 +38,7 @@ from streamhub.tasks import consume
 from streamhub.types import COMPLETED, Append, Appended, Metadata, StreamInfo
 from streamhub.web.durable.admission import Accept, Decision, StreamState, Write, admit
 from streamhub.web.durable.bodies import MAX_MESSAGES
-from streamhub.web.durable.creation import begin_span
+from streamhub.web.durable.creation import CONTENTION_SECONDS, begin_span
 from streamhub.web.durable.stored import (
     Configuration,
     configuration_of,
@@ -116,6 +117,7 @@ class Writers:
         Raises:
             StreamNotFoundError: there is no such stream.
             OverloadedError: too many wait.
+            OffsetConflictError: other processes were faster, again and again.
             LimitExceededError: the stream is full.
             BackendUnavailableError: nobody knows what became of it.
         """
@@ -253,7 +255,7 @@ class StreamWriter:
 
     async def _settled(self, batch: list[Pending]) -> Sequence[Answer] | None:
         """Try until the decisions are stored; None if together they exceed what the stream may hold."""
-        deadline: float | None = None
+        deadline = math.inf
         while True:
             fresh = self._known is None
             known = self._known or await self._describe()
@@ -273,30 +275,30 @@ class StreamWriter:
             self.forget()
             if isinstance(answer, LimitExceededError) and len(batch) > 1:
                 return None
-            if not isinstance(answer, OVERTAKEN):
+            now = time.monotonic()
+            if not isinstance(answer, OVERTAKEN) or now >= deadline:
                 raise answer
-            deadline = deadline or time.monotonic() + self._hub.settings.outage_seconds
-            if time.monotonic() >= deadline:
-                raise answer
+            deadline = min(deadline, now + CONTENTION_SECONDS)
             await asyncio.sleep(random.uniform(0, 0.002))  # another process was faster: decide on what it left
 
     async def _describe(self) -> _Known:
         epoch = self._epoch
-        infos = await ride(lambda: self._hub.store.describe([self._key]), self._hub.settings.outage_seconds)
-        info = infos[0]
-        if info is None or info.state not in ("open", "ended"):
-            raise StreamNotFoundError(self._key, None)
-        configuration = configuration_of(info.metadata, attended=info.attended, default_type=self._default_type)
-        if is_creating(info.metadata, attended=info.attended):
-            raise StreamNotFoundError(self._key, None)
-        if self._went_back(info):
+        while self._went_back(info := await self._found()):
             # What was stored, and read, is lost. Its offsets must not become those of other messages.
             await begin_span(self._hub, info)
-            return await self._describe()
+            await asyncio.sleep(random.uniform(0, 0.05))  # another process may be about to do it
+        configuration = configuration_of(info.metadata, attended=info.attended, default_type=self._default_type)
         known = _Known(info.run, info.generation, info.metadata, configuration, state_of(info, configuration))
         if epoch == self._epoch and not known.state.closed:
             self._known = known
         return known
+
+    async def _found(self) -> StreamInfo:
+        infos = await ride(lambda: self._hub.store.describe([self._key]), self._hub.settings.outage_seconds)
+        info = infos[0]
+        if info is None or info.state not in ("open", "ended") or is_creating(info.metadata, attended=info.attended):
+            raise StreamNotFoundError(self._key, None)
+        return info
 
     def _went_back(self, info: StreamInfo) -> bool:
         generation, index = self._reached
