@@ -1,8 +1,9 @@
 """Writing to streams that many write to: group commit within this process, compare-and-append between processes.
 
-Of a stream one append is in flight; the writes that come meanwhile ride together in the next. An append is admitted on
-what this process remembers of the stream, and stored only if that still holds: whatever shows that it does not makes
-the writer describe the stream and decide anew. Nothing but an accepted write is answered from memory.
+Of a stream one append is in flight; the writes that come meanwhile, or in the same turn of the loop, ride together in
+the next. An append is admitted on what this process remembers of the stream, and stored only if that still holds:
+whatever shows that it does not makes the writer describe the stream and decide anew. Nothing but an accepted write is
+answered from memory.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ from streamhub.web.durable.stored import (
 MAX_IDLE = 1024
 MAX_WAITING = 4096
 SECONDS_PER_HOUR = 3600
+LOOKS = 16
+"""So many writes each look whether others come in their turn of the loop; then every so many-th."""
 
 OVERTAKEN = (
     OffsetConflictError,
@@ -163,6 +166,7 @@ class StreamWriter:
         self._epoch = 0  # grows with every reason to forget
         self._queue: deque[Pending] = deque()
         self._queued_bytes = 0
+        self._alone = 0  # writes since three or more last came in one turn of the loop
 
     def forget(self) -> None:
         """Remember nothing."""
@@ -222,10 +226,30 @@ class StreamWriter:
         return await answered
 
     def _go_on(self) -> None:
-        """Let a task of its own settle what has come meanwhile: its requests must not depend on each other."""
-        if not self._queue:
-            self.busy = False
+        """Go on with what has come meanwhile, or comes in this turn of the loop.
+
+        A store that answers at once is never waited for, so writes would never ride together there. But to look what
+        else a turn brings delays a write that is alone: who was so for long is let look only now and then.
+        """
+        if self._queue:
+            self._begin()
             return
+        self._alone += 1
+        if self._alone > LOOKS and self._alone % LOOKS:
+            self.busy = False
+        else:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        if self._queue:
+            if len(self._queue) > 1:  # for the sake of a second one it is not worth while
+                self._alone = 0
+            self._begin()
+        else:
+            self.busy = False
+
+    def _begin(self) -> None:
+        """Let a task of its own settle what waits: its requests must not depend on each other."""
         task = asyncio.get_running_loop().create_task(self._settle_queue(), name=f"streamhub writes to {self._key}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
