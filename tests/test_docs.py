@@ -46,7 +46,7 @@ EXPECTED: dict[str, Counter[str]] = {
     "docs/backends/sqlite.md": Counter({"run": 1}),
     "docs/choose-a-backend.md": Counter({"not run": 1}),
     "docs/conformance.md": Counter({"not run": 4}),
-    "docs/durable-clients-notes.md": Counter({"excerpt": 2}),
+    "docs/durable-clients.md": Counter({"excerpt": 2}),
     "docs/orphan-worker.md": Counter({"run": 3, "output": 1}),
     "docs/server.md": Counter({"run": 10, "output": 7, "not run": 8}),
     "docs/tutorial.md": Counter({"run": 25, "output": 21}),

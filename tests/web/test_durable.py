@@ -698,6 +698,21 @@ async def test_library_subscriber_reads_what_is_written_by_http(hub: Hub) -> Non
     assert subscription.end.state == "completed"
 
 
+async def test_library_producer_that_goes_on_with_a_stream_leaves_it_what_it_is(hub: Hub) -> None:
+    client = serve(hub)
+    await client("PUT", "/s", b"[1]", **JSON, stream_ttl="100")
+    info = await hub.info("s")
+    assert info is not None
+    async with hub.produce("s", run=info.run, unfinished="resume") as producer:
+        await producer.send_json(2)
+        await producer.flush()
+        found = await client("GET", "/s")
+        assert (found.body, found["content-type"]) == (b"[1,2]", "application/json")
+        assert (await client("HEAD", "/s"))["stream-ttl"] == "100"
+        assert (await client("POST", "/s", b"3", **JSON)).status == 409
+    assert (await client("GET", "/s"))["stream-closed"] == "true"
+
+
 async def test_failed_run_is_closed_and_says_so(hub: Hub) -> None:
     client = serve(hub)
     with pytest.raises(ValueError, match="no"):

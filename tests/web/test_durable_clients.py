@@ -1,6 +1,6 @@
 """The official TypeScript and Python clients of the Durable Streams protocol, against two instances on one backend.
 
-What a test pins as a client's own is told in docs/server.md: it fails once a newer client does better.
+What a test pins as a client's own is told in docs/durable-clients.md: it fails once a newer client does better.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,12 +146,13 @@ async def test_instance_that_goes_under_load_loses_and_doubles_nothing(pair: Pai
         readers = await work.readers(stack)
         producing = [tasks.create_task(work.produce(number)) for number in range(12)]
         await work.reached(0.3)
+        assert work.acknowledged < 12 * 20
         if how == "killed":
-            await pair.arm(0, "kill after append")  # a batch of many producers, as likely as not
+            with suppress(LostError):  # it may spring before its own answer is out
+                await pair.arm(0, "kill after append")  # a batch of many producers, as likely as not
             await pair.killed(0)
         else:
             await pair.terminated(0)
-        assert work.acknowledged < 12 * 20
         await asyncio.gather(*producing)
         await close(pair.ports[1], PATH)
         assert {await reader.ended() for reader in readers} == {"closed"}

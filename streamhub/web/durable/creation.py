@@ -170,7 +170,7 @@ class Creator:
         return not self._configuration(found).has_expired(time.time())
 
     def _configuration(self, found: StreamInfo) -> Configuration:
-        return configuration_of(found.metadata, attended=found.attended, default_type=self._default_type)
+        return configuration_of(found.metadata, default_type=self._default_type)
 
     def _compared(self, creation: Creation, found: StreamInfo) -> Created:
         same = creation.closed == (found.end is not None) and creation.configuration.equals(self._configuration(found))

@@ -80,7 +80,7 @@ class Reader:
             while not page.chunks and page.first > after + 1 and page.tail > after:  # the first ones were trimmed
                 after = page.first - 1
                 page = await self._page(key, after)
-        configuration = configuration_of(page.metadata, attended=page.attended, default_type=self._default_type)
+        configuration = configuration_of(page.metadata, default_type=self._default_type)
         hidden = is_creating(page.metadata, attended=page.attended)
         if hidden or configuration.has_expired(time.time()):
             raise StreamNotFoundError(key, None)
@@ -98,7 +98,7 @@ class Reader:
         info = (await ride(lambda: self._hub.store.describe([key]), self._hub.settings.outage_seconds))[0]
         if info is None or info.state not in ("open", "ended"):
             return None
-        configuration = configuration_of(info.metadata, attended=info.attended, default_type=self._default_type)
+        configuration = configuration_of(info.metadata, default_type=self._default_type)
         hidden = is_creating(info.metadata, attended=info.attended)
         return None if hidden or configuration.has_expired(time.time()) else (info, configuration)
 

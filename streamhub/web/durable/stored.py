@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from streamhub.cursor import generation_at
 from streamhub.types import Metadata, Offset, StreamInfo
@@ -94,15 +94,20 @@ def short_id(producer: str) -> str:
     return base64.urlsafe_b64encode(digest[:12]).decode()
 
 
-def configuration_of(metadata: Metadata, *, attended: bool, default_type: str) -> Configuration:
-    """Read a stream's configuration; of a stream that the application produces, its content type."""
-    found = _own(metadata, attended=attended)
-    if found is None:
-        said = metadata.get(CONTENT_TYPE_KEY)
-        if isinstance(said, str) and said and said.isascii() and said.isprintable():
-            return Configuration(said)
-        return Configuration(default_type)
-    return Configuration(found["type"], found.get("ttl"), found.get("expires"))
+def configuration_of(metadata: Metadata, *, default_type: str) -> Configuration:
+    """Read what a stream was created with; of one that the application made, the content type it named, or the default.
+
+    A producer of the application that goes on with a stream leaves it what it is.
+    """
+    own = metadata.get(KEY)
+    if isinstance(own, dict) and _is_content_type((found := cast("dict[str, Any]", own)).get("type")):
+        return Configuration(found["type"], found.get("ttl"), found.get("expires"))
+    said = metadata.get(CONTENT_TYPE_KEY)
+    return Configuration(said if _is_content_type(said) else default_type)
+
+
+def _is_content_type(said: object) -> TypeGuard[str]:
+    return isinstance(said, str) and bool(said) and said.isascii() and said.isprintable()
 
 
 def is_creating(metadata: Metadata, *, attended: bool) -> bool:

@@ -334,7 +334,7 @@ class StreamWriter:
             # What was stored, and read, is lost. Its offsets must not become those of other messages.
             await begin_span(self._hub, info)
             await asyncio.sleep(random.uniform(0, 0.05))  # another process may be about to do it
-        configuration = configuration_of(info.metadata, attended=info.attended, default_type=self._default_type)
+        configuration = configuration_of(info.metadata, default_type=self._default_type)
         known = _Known(info.run, info.generation, info.metadata, configuration, state_of(info, configuration))
         if epoch == self._epoch and not known.state.closed:
             self._known = known
