@@ -1,8 +1,9 @@
 """Writing to streams that many write to: group commit within this process, compare-and-append between processes.
 
-Of a stream one append is in flight; the writes that come meanwhile ride together in the next. An append is admitted on
-what this process remembers of the stream, and stored only if that still holds: whatever shows that it does not makes
-the writer describe the stream and decide anew. Nothing but an accepted write is answered from memory.
+Of a stream one append is in flight; the writes that come meanwhile, or in the same turn of the loop, ride together in
+the next. An append is admitted on what this process remembers of the stream, and stored only if that still holds:
+whatever shows that it does not makes the writer describe the stream and decide anew. Nothing but an accepted write is
+answered from memory.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ from streamhub.web.durable.stored import (
 MAX_IDLE = 1024
 MAX_WAITING = 4096
 SECONDS_PER_HOUR = 3600
+LOOKS = 16
+"""So many writes each look whether others come in their turn of the loop; then every so many-th."""
 
 OVERTAKEN = (
     OffsetConflictError,
@@ -163,6 +166,7 @@ class StreamWriter:
         self._epoch = 0  # grows with every reason to forget
         self._queue: deque[Pending] = deque()
         self._queued_bytes = 0
+        self._alone = 0  # writes since three or more last came in one turn of the loop
 
     def forget(self) -> None:
         """Remember nothing."""
@@ -175,7 +179,7 @@ class StreamWriter:
             return await self._queued(write, chunks)
         self.busy = True
         try:
-            answer = (await self._settle([Pending(write, chunks, None)]))[0]
+            answer = await self._at_once(write, chunks) or (await self._settle([Pending(write, chunks, None)]))[0]
         except BaseException:
             self.forget()  # it was cancelled, and may be stored or not
             raise
@@ -184,6 +188,33 @@ class StreamWriter:
         if isinstance(answer, StreamHubError):
             raise answer
         return answer
+
+    async def _at_once(self, write: Write, chunks: tuple[bytes, ...]) -> Answer | None:
+        """Store a write that moves nothing but the tail, on what is known; None if it is not such, or was overtaken.
+
+        Most writes are such, and what it takes to settle several would be a tenth of their cost.
+        """
+        known = self._known
+        plain = write.claim is None and write.seq is None and not write.close
+        if not plain or known is None or known.configuration.expires is not None:
+            return None
+        decision = admit(known.state, write, 0)
+        if not isinstance(decision, Accept):
+            return None
+        state = decision.state
+        append = Append(self._key, known.generation, known.state.tail.index + 1, chunks, os.urandom(12))
+        try:
+            answer = await self._store(append)
+        except Exception as exc:  # noqa: BLE001 - it is told
+            answer = _error_of(exc)
+        if isinstance(answer, Appended):
+            self._remember(known, append, state)
+            return Outcome(decision, state)
+        self.forget()
+        if not isinstance(answer, OVERTAKEN):
+            return answer
+        await _let_others_go_on()
+        return None
 
     async def _queued(self, write: Write, chunks: tuple[bytes, ...]) -> Outcome:
         answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -195,10 +226,30 @@ class StreamWriter:
         return await answered
 
     def _go_on(self) -> None:
-        """Let a task of its own settle what has come meanwhile: its requests must not depend on each other."""
-        if not self._queue:
-            self.busy = False
+        """Go on with what has come meanwhile, or comes in this turn of the loop.
+
+        A store that answers at once is never waited for, so writes would never ride together there. But to look what
+        else a turn brings delays a write that is alone: who was so for long is let look only now and then.
+        """
+        if self._queue:
+            self._begin()
             return
+        self._alone += 1
+        if self._alone > LOOKS and self._alone % LOOKS:
+            self.busy = False
+        else:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        if self._queue:
+            if len(self._queue) > 1:  # for the sake of a second one it is not worth while
+                self._alone = 0
+            self._begin()
+        else:
+            self.busy = False
+
+    def _begin(self) -> None:
+        """Let a task of its own settle what waits: its requests must not depend on each other."""
         task = asyncio.get_running_loop().create_task(self._settle_queue(), name=f"streamhub writes to {self._key}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -242,13 +293,9 @@ class StreamWriter:
         """Decide and store a batch; answer each of it."""
         try:
             answers = await self._settled(batch)
-        except StreamHubError as exc:
+        except Exception as exc:  # noqa: BLE001 - it is told
             self.forget()
-            return [exc] * len(batch)
-        except Exception as exc:
-            logger.exception("a write failed with what no backend may raise")
-            self.forget()
-            return [defect(exc)] * len(batch)
+            return [_error_of(exc)] * len(batch)
         if answers is None:  # one of them is too much; the others need not suffer for it
             return [(await self._settle([pending]))[0] for pending in batch]
         return answers
@@ -279,7 +326,7 @@ class StreamWriter:
             if not isinstance(answer, OVERTAKEN) or now >= deadline:
                 raise answer
             deadline = min(deadline, now + CONTENTION_SECONDS)
-            await asyncio.sleep(random.uniform(0, 0.002))  # another process was faster: decide on what it left
+            await _let_others_go_on()
 
     async def _describe(self) -> _Known:
         epoch = self._epoch
@@ -378,6 +425,18 @@ def fold(state: StreamState, batch: Sequence[Pending]) -> list[Outcome]:
             state = decision.state
         outcomes.append(Outcome(decision, state))
     return outcomes
+
+
+async def _let_others_go_on() -> None:
+    """Pause before deciding on what another process, which was faster, has left."""
+    await asyncio.sleep(random.uniform(0, 0.002))
+
+
+def _error_of(exc: Exception) -> StreamHubError:
+    if isinstance(exc, StreamHubError):
+        return exc
+    logger.exception("a write failed with what no backend may raise")
+    return defect(exc)
 
 
 def _tell(pending: Pending, answer: Answer) -> None:
