@@ -24,6 +24,7 @@ from web_server import serving, until
 
 from streamhub import BackendUnavailableError, Event, Hub, HubSettings, Retention
 from streamhub.types import Append, Offset
+from streamhub.web import routes
 from streamhub.web.durable import DurableStreams
 from streamhub.web.durable.admission import MAX_PRODUCERS
 from streamhub.web.durable.creation import Creation, Creator
@@ -96,6 +97,8 @@ async def test_header_given_twice_is_refused_before_anybody_is_asked_about_it(hu
         ("POST", "/s", JSON, b" \n", 400),
         ("PUT", "/new", {"content_type": "text/plain\x7f"}, b"", 400),
         ("PUT", "/new", {"content_type": "x" * 257}, b"", 400),
+        ("PUT", "/new", {"content_type": "garbage"}, b"", 400),
+        ("PUT", "/new", {"content_type": "text/plain/x"}, b"", 400),
         ("PUT", "/new", {"stream_ttl": "36000000000"}, b"", 400),
         ("PUT", "/new", {"stream_ttl": "\xb2"}, b"", 400),
         ("PUT", "/new", {"stream_expires_at": "2026-13-01T00:00:00Z"}, b"", 400),
@@ -129,11 +132,35 @@ async def test_bad_requests_are_refused_in_words_and_change_nothing(
     answer = await client(method, path, body, **headers)
 
     assert answer.status == status
-    assert answer.body
+    assert answer.body.endswith(b"\n")
     assert answer["x-content-type-options"] == "nosniff"
     assert answer["cache-control"] == "no-store"
     assert await tail(client) == before
     assert (await client("HEAD", "/new")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "said"),
+    [
+        ("POST", "/s", {"content_type": "application/x-www-form-urlencoded"},
+         "the stream's content type is text/plain, not application/x-www-form-urlencoded"),
+        ("PUT", "/s", JSON, "the stream exists, and its Content-Type is another"),
+        ("PUT", "/s", {**TEXT, "stream_ttl": "60"}, "the stream exists, and its Stream-TTL is another"),
+        ("PUT", "/s", {**TEXT, "stream_expires_at": "2099-01-01T00:00:00Z"},
+         "the stream exists, and its Stream-Expires-At is another"),
+        ("PUT", "/s", {**TEXT, "stream_closed": "true"}, "the stream exists, and its Stream-Closed is another"),
+        ("PUT", "/s/cancel", TEXT, "a stream's name may not end in /cancel"),
+        ("PUT", "/new", {"content_type": "garbage"}, "Content-Type must be a type and a subtype, as in text/plain"),
+        ("GET", "/s?live=sse", {}, "a live read needs an offset: offset=-1 is the start, offset=now the end"),
+        ("GET", "/s?offset=-1&live=foo", {}, "live is sse or long-poll"),
+        ("GET", "/s?offset=5", {}, "malformed offset: use -1, now or a Stream-Next-Offset"),
+    ],
+)  # fmt: skip
+async def test_refusal_says_what_is_wrong(hub: Hub, method: str, path: str, headers: dict[str, str], said: str) -> None:
+    client = serve(hub)
+    await client("PUT", "/s", **TEXT)
+
+    assert (await client(method, path, b"1", **headers)).body.decode() == f"{said}\n"
 
 
 async def test_offset_of_a_generation_that_never_was_is_gone(hub: Hub) -> None:
@@ -790,10 +817,15 @@ async def test_cancel_route_closes_a_stream_written_by_http(hub: Hub) -> None:
     assert (await client("POST", "/s", b"y", **TEXT))["stream-closed"] == "true"
 
 
-async def test_cancel_of_nothing_says_so(hub: Hub) -> None:
-    told = await serve(hub)("POST", "/none/cancel")
+async def test_cancel_of_nothing_says_so(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "CANCEL_WAIT_SECONDS", 0.1)
+    client = serve(hub)
+    await client("PUT", "/ended", stream_closed="true", **TEXT)
 
-    assert json.loads(told.body)["state"] == "nothing"
+    assert (await client("POST", "/none/cancel")).status == 404
+    assert json.loads((await client("POST", "/ended/cancel")).body)["state"] == "nothing"
+    named = await client("POST", "/none/cancel", b'{"run": "to come"}', content_length="18", **JSON)
+    assert json.loads(named.body)["state"] == "requested"
 
 
 # --- live readers

@@ -98,6 +98,20 @@ async def test_bearer_gate_compares_the_whole_token() -> None:
     assert (await ask(gate)).status == 401
 
 
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({}, b"a bearer token is needed\n"),
+        ({"authorization": "abc"}, b"write it as Authorization: Bearer TOKEN\n"),
+        ({"authorization": "Basic abc"}, b"write it as Authorization: Bearer TOKEN\n"),
+        ({"authorization": "Bearer"}, b"write it as Authorization: Bearer TOKEN\n"),
+        ({"authorization": "Bearer wrong"}, b"this bearer token is not known\n"),
+    ],
+)
+async def test_bearer_gate_says_what_is_wrong(headers: dict[str, str], said: bytes) -> None:
+    assert (await ask(BearerGate(fine, ["abc"]), **headers)).body == said
+
+
 @pytest.mark.parametrize("token", ["", " ", "a b", "a\n", "=", "ü", "a=b"])
 def test_token_that_no_header_could_bear_is_refused_and_not_shown(token: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -132,6 +146,26 @@ async def test_origin_gate_lets_pages_only_read() -> None:
     assert (await ask(OriginGate(fine, ["*"]), "POST", **foreign)).status == 200
 
 
+@pytest.mark.parametrize(
+    ("origin", "named"),
+    [
+        ("https://evil.example:8443", b"https://evil.example:8443"),
+        ("http://[::1]:80", b"http://[::1]:80"),
+        ("null", b"this origin"),
+        ("https://<b>", b"this origin"),
+        ("https://a.example/?x=1", b"this origin"),
+    ],
+)
+async def test_foreign_page_is_told_which_and_only_if_it_is_an_origin(origin: str, named: bytes) -> None:
+    refused = await ask(OriginGate(fine, []), "POST", origin=origin, host="streams.example")
+    preflight = await ask(
+        Cors(fine, ["https://a.example"]), "OPTIONS", origin=origin, access_control_request_method="PUT"
+    )
+
+    assert refused.body == b"pages of %b may not change streams here: see --cors-origin\n" % named
+    assert preflight.body == b"pages of %b may not use the streams: see --cors-origin\n" % named
+
+
 async def test_cors_keeps_the_apps_headers_and_adds_its_own() -> None:
     async def varies(_: Any, __: Any, send: Any) -> None:
         await answer(send, 404, b"x", [(b"vary", b"Accept"), (b"etag", b"1")])
@@ -164,6 +198,7 @@ async def test_front_gives_the_streams_their_root_wherever_it_is_mounted(hub: Hu
     assert (await ask(front, path="/app/s/a", root="/app")).body == b"/app/s /app/s/a"
     assert (await ask(front, path="/app/healthz", root="/app")).body == b"/app /app/healthz"
     assert [(await ask(front, path=path)).status for path in ("/", "/s", "/healthz/", "/metrics")] == [404] * 4
+    assert (await ask(front, path="/app/x", root="/app")).body == b"nothing is here: streams are under /app/s/\n"
     everywhere = Front(hub, fine, "/", {"/healthz": fine})
     assert (await ask(everywhere, path="/a")).body == b" /a"
     assert (await ask(everywhere, path="/app/healthz", root="/app")).body == b"/app /app/healthz"

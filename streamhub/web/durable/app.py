@@ -175,7 +175,7 @@ class DurableStreams:
         if method == "DELETE":
             return await self._delete(key)
         if path.endswith(CANCEL):
-            return refusal(400, "no stream may be named so")
+            return refusal(400, f"a stream's name may not end in {CANCEL}")
         return await self._create(key, scope, given, receive)
 
     def _key_of(self, path: str) -> str:
@@ -210,7 +210,7 @@ class DurableStreams:
             (b"stream-next-offset", write_offset(created.tail).encode()),
         ]
         if created.outcome == "differs":
-            return refusal(409, "the stream exists, and differs")
+            return refusal(409, f"the stream exists, and its {created.difference} is another")
         if creation.closed:
             headers.append(CLOSED)
         if created.outcome == "exists":
@@ -230,6 +230,8 @@ class DurableStreams:
         run = text_field(body, "run")
         run = None if run is None else named(run, "run")
         told = await cancel_run(self._hub, key, run, text_field(body, "reason"))
+        if told["state"] == "nothing" and await self._hub.info(key) is None:
+            return NOT_FOUND
         self._writers.forget(key)
         return Reply(200, [(b"content-type", b"application/json"), NO_STORE], encode_json(told))
 

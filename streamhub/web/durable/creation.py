@@ -124,10 +124,17 @@ class Creation:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """What a creation came to; ``tail`` is the stream's, whoever created it."""
+    """What a creation came to.
+
+    Attributes:
+        outcome: what became of it.
+        tail: of the stream, whoever created it.
+        difference: the header in which the stream that exists differs.
+    """
 
     outcome: Literal["created", "exists", "differs"]
     tail: Offset
+    difference: str | None = None
 
 
 class Creator:
@@ -173,8 +180,10 @@ class Creator:
         return configuration_of(found.metadata, default_type=self._default_type)
 
     def _compared(self, creation: Creation, found: StreamInfo) -> Created:
-        same = creation.closed == (found.end is not None) and creation.configuration.equals(self._configuration(found))
-        return Created("exists" if same else "differs", tail_of(found))
+        difference = creation.configuration.difference(self._configuration(found))
+        if difference is None and creation.closed != (found.end is not None):
+            difference = "Stream-Closed"
+        return Created("exists" if difference is None else "differs", tail_of(found), difference)
 
     async def _create(self, creation: Creation, found: StreamInfo | None) -> Offset:
         """Begin a run in the place of what was found, which nobody may be creating any more."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from streamhub.web.durable.admission import Claim
-from streamhub.web.durable.stored import DEFAULT_TYPE, MAX_TEXT_CHARS, Configuration, moment_of, short_id
+from streamhub.web.durable.stored import DEFAULT_TYPE, MAX_TEXT_CHARS, Configuration, media_type_of, moment_of, short_id
 
 Given: TypeAlias = Mapping[bytes, bytes]
 """A request's headers, by their names in lower case."""
@@ -64,6 +65,8 @@ UP_TO_DATE: Header = (b"stream-up-to-date", b"true")
 
 MAX_NUMBER = 2**53 - 1
 MAX_TTL_SECONDS = 100 * 365 * 86_400
+
+_MEDIA_TYPE = re.compile(r"[\w!#$%&'*+.^`|~-]+/[\w!#$%&'*+.^`|~-]+", re.ASCII)
 
 
 class BadHeaderError(ValueError):
@@ -137,8 +140,11 @@ def configuration_in(given: Given) -> Configuration:
     ttl, expires = given.get(b"stream-ttl"), given.get(b"stream-expires-at")
     if ttl is not None and expires is not None:
         raise BadHeaderError("Stream-TTL and Stream-Expires-At exclude each other")
+    content_type = content_type_in(given) or DEFAULT_TYPE
+    if not _MEDIA_TYPE.fullmatch(media_type_of(content_type)):
+        raise BadHeaderError("Content-Type must be a type and a subtype, as in text/plain")
     return Configuration(
-        content_type_in(given) or DEFAULT_TYPE,
+        content_type,
         None if ttl is None else _ttl(ttl),
         None if expires is None else _moment(expires.decode("latin-1")),
     )

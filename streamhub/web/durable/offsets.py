@@ -41,7 +41,7 @@ def read_place(text: str | None) -> Place:
         return "now"
     match = _OFFSET.fullmatch(text)
     if match is None:
-        raise BadQueryError("malformed offset")
+        raise BadQueryError("malformed offset: use -1, now or a Stream-Next-Offset")
     return Offset(int(match[1]), int(match[2]))
 
 

@@ -48,10 +48,10 @@ def wanted_in(query: bytes) -> Wanted:
             return Wanted(place, "catch-up", cursor)
         case ["long-poll" | "sse" as mode]:
             if not offsets:
-                raise BadQueryError("a live read needs an offset")
+                raise BadQueryError("a live read needs an offset: offset=-1 is the start, offset=now the end")
             return Wanted(place, mode, cursor)
         case _:
-            raise BadQueryError("unknown live mode")
+            raise BadQueryError("live is sse or long-poll")
 
 
 def reply_to_catch_up(piece: Piece, wanted: Wanted, given: Given, *, shared: bool) -> Reply:

@@ -75,7 +75,7 @@ def _all_headers(reply: Reply, *, head: bool) -> list[Header]:
 
 def refusal(status: int, why: str, *headers: Header) -> Reply:
     """Return a response that says in words why not."""
-    return Reply(status, [(b"content-type", b"text/plain; charset=utf-8"), NO_STORE, *headers], why.encode())
+    return Reply(status, [(b"content-type", b"text/plain; charset=utf-8"), NO_STORE, *headers], f"{why}\n".encode())
 
 
 def reply_to_error(error: StreamHubError) -> Reply:

@@ -62,13 +62,14 @@ class Configuration:
         """Say whether the moment named has come."""
         return self.expires is not None and moment_of(self.expires) <= now
 
-    def equals(self, other: Configuration) -> bool:
-        """Say whether both ask for the same stream."""
-        if (self.media_type, self.ttl) != (other.media_type, other.ttl):
-            return False
-        if self.expires is None or other.expires is None:
-            return self.expires is other.expires
-        return moment_of(self.expires) == moment_of(other.expires)
+    def difference(self, other: Configuration) -> str | None:
+        """Name the header in which the two ask for different streams."""
+        if self.media_type != other.media_type:
+            return "Content-Type"
+        if self.ttl != other.ttl:
+            return "Stream-TTL"
+        mine, others = (expires and moment_of(expires) for expires in (self.expires, other.expires))
+        return None if mine == others else "Stream-Expires-At"
 
 
 def media_type_of(content_type: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamhub.web.durable.admission import REASONS, Accept, Claim, Duplicate, Refuse, Write
+from streamhub.web.durable.admission import REASONS, Accept, Claim, Duplicate, Refuse, StreamState, Write
 from streamhub.web.durable.bodies import BadBodyError, messages_in
 from streamhub.web.durable.headers import (
     CLOSED,
@@ -63,13 +63,16 @@ def reply_to_write(outcome: Outcome, write: Write) -> Reply:
         if claim is not None:
             headers += _progress(claim, decision.seq)
         return Reply(204, headers)
-    return _refused(decision, claim, headers)
+    return _refused(decision, state, write, headers)
 
 
-def _refused(refuse: Refuse, claim: Claim | None, headers: list[Header]) -> Reply:
+def _refused(refuse: Refuse, state: StreamState, write: Write, headers: list[Header]) -> Reply:
     status, why = REASONS[refuse.reason]
+    claim = write.claim
     known = b"%d" % (refuse.known or 0)
-    if refuse.reason == "epoch":
+    if refuse.reason == "type":
+        why = f"the stream's content type is {state.media_type}, not {write.media_type}"
+    elif refuse.reason == "epoch":
         headers.append((b"producer-epoch", known))
     elif refuse.reason == "gap" and claim is not None:
         headers += [(b"producer-expected-seq", known), (b"producer-received-seq", b"%d" % claim.seq)]

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamhub.web.durable import RESPONSE_HEADERS
-from streamhub.web.server.gates import check_origin
+from streamhub.web.server.gates import check_origin, pages_of
 from streamhub.web.server.plain import answer, header
 
 METHODS = b"GET, HEAD, PUT, POST, DELETE"
@@ -51,7 +51,9 @@ class Cors:
 
     async def _preflight(self, scope: Scope, send: Send, origin: bytes) -> None:
         if not self._every and origin not in self._origins:
-            await answer(send, 403, b"not from this origin\n", self._allowed(origin))
+            await answer(
+                send, 403, b"%b may not use the streams: see --cors-origin\n" % pages_of(origin), self._allowed(origin)
+            )
             return
         headers = [
             *self._allowed(origin),

@@ -39,7 +39,7 @@ class Front:
                 scope["root_path"] = root + self._prefix[:-1]
                 await self._streams(scope, receive, send)
             else:
-                await answer(send, 404, b"nothing is here\n")
+                await answer(send, 404, f"nothing is here: streams are under {root}{self._prefix}\n".encode())
 
 
 def check_prefix(prefix: str) -> str:

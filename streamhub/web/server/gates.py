@@ -15,6 +15,7 @@ from streamhub.web.server.plain import answer, header
 
 _TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _LOOPBACK = re.compile(rb"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
+_ORIGIN = re.compile(rb"[a-z][a-z0-9+.\-]{0,30}://[a-z0-9\-._:\[\]]{1,300}")
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _CHALLENGE = [(b"www-authenticate", b'Bearer realm="streamhub"')]
 
@@ -43,7 +44,15 @@ class BearerGate:
         if scheme.lower() == b"bearer" and any(known):
             await self._app(scope, receive, send)
         else:
-            await answer(send, 401, b"a bearer token is needed\n", _CHALLENGE)
+            await answer(send, 401, _what_is_missing(scheme, token), _CHALLENGE)
+
+
+def _what_is_missing(scheme: bytes, token: bytes) -> bytes:
+    if not scheme:
+        return b"a bearer token is needed\n"
+    if scheme.lower() != b"bearer" or not token.strip():
+        return b"write it as Authorization: Bearer TOKEN\n"
+    return b"this bearer token is not known\n"
 
 
 class LoopbackGate:
@@ -76,15 +85,21 @@ class OriginGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or refuse it."""
-        if scope["method"] in _READING or self._knows(scope, header(scope, b"origin")):
+        origin = header(scope, b"origin")
+        if origin is None or scope["method"] in _READING or self._knows(scope, origin):
             await self._app(scope, receive, send)
         else:
-            await answer(send, 403, b"not from this origin\n")
+            await answer(send, 403, b"%b may not change streams here: see --cors-origin\n" % pages_of(origin))
 
-    def _knows(self, scope: Scope, origin: bytes | None) -> bool:
-        if origin is None or origin in self._origins or b"*" in self._origins:
+    def _knows(self, scope: Scope, origin: bytes) -> bool:
+        if origin in self._origins or b"*" in self._origins:
             return True
         return origin.partition(b"://")[2] == header(scope, b"host")
+
+
+def pages_of(origin: bytes | None) -> bytes:
+    """Name the pages of an origin; not by a text that is none."""
+    return b"pages of " + (origin if origin and _ORIGIN.fullmatch(origin) else b"this origin")
 
 
 def check_origin(origin: str) -> str:
