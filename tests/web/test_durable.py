@@ -319,6 +319,33 @@ async def test_mounted_application_names_streams_below_its_mount(hub: Hub) -> No
     assert (await Client(inner)("GET", "/a/b c", root="/v1/stream")).body == b"x"
 
 
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///{}/streams.db", "redis://127.0.0.1:1"])
+async def test_hub_that_nobody_opened_is_told_and_logged_once(
+    url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = serve(Hub.from_url(url.format(tmp_path)))
+
+    for method, path, body in (
+        ("PUT", "/s", b""), ("POST", "/s", b"x"), ("GET", "/s", b""), ("GET", "/s?offset=-1&live=sse", b""),
+        ("HEAD", "/s", b""), ("DELETE", "/s", b""),
+    ):  # fmt: skip
+        answer = await client(method, path, body, **TEXT)
+        assert answer.status == 500
+        assert b"lifespan=hub.lifespan" in answer.body or method == "HEAD"
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+async def test_hub_that_was_open_asks_to_come_again(place: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with Hub.from_url(place) as hub:
+        client = serve(hub)
+        assert (await client("PUT", "/s", **TEXT)).status == 201
+
+    for method, path in (("PUT", "/t"), ("POST", "/s"), ("GET", "/s"), ("DELETE", "/s")):
+        answer = await client(method, path, b"x", **TEXT)
+        assert (answer.status, answer["retry-after"]) == (503, "1")
+    assert not caplog.records
+
+
 # --- one after another
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from urllib.parse import quote
@@ -10,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from streamhub.errors import ConfigError, ResponseAbortedError, StreamHubError
+from streamhub.errors import ConfigError, HubClosedError, ResponseAbortedError, StreamHubError
 from streamhub.hub import Hub
 from streamhub.inputs import MAX_SECONDS, check_count, check_name, check_retention, check_seconds, encode_json
 from streamhub.types import Retention
@@ -55,6 +56,7 @@ ACTIONS: Mapping[str, Action] = {
 }
 ALLOW: Header = (b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS")
 CANCEL = "/cancel"
+NOT_OPEN = "the hub is not open: give the application lifespan=hub.lifespan"
 NOT_FOUND = refusal(404, "there is no such stream")
 RESERVED = "__ds"
 UNREADABLE = "\ufffd"
@@ -62,6 +64,8 @@ UNREADABLE = "\ufffd"
 
 SMALL_BYTES = 64 * 1024
 """What a server buffers anyway: a larger answer is guarded against a client that does not read it."""
+
+logger: logging.Logger = logging.getLogger("streamhub")
 
 
 class DurableStreams:
@@ -125,6 +129,7 @@ class DurableStreams:
         self._writers = Writers(hub, default_type=default_content_type, max_waiting_bytes=max_waiting_bytes)
         self._creator = Creator(hub, default_type=default_content_type, retention=retention)
         self._reader = Reader(hub, default_type=default_content_type)
+        self._told_unopened = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -137,7 +142,8 @@ class DurableStreams:
         except ResponseAbortedError:
             raise
         except StreamHubError as exc:
-            reply = reply_to_error(exc)
+            never_open = isinstance(exc, HubClosedError) and not self._hub.draining
+            reply = self._reply_unopened() if never_open else reply_to_error(exc)
         except (BadHeaderError, BadBodyError, BadQueryError) as exc:
             reply = refusal(400, str(exc))
         except (BodyTooLargeError, TooManyMessagesError) as exc:
@@ -177,6 +183,12 @@ class DurableStreams:
         if path.endswith(CANCEL):
             return refusal(400, f"a stream's name may not end in {CANCEL}")
         return await self._create(key, scope, given, receive)
+
+    def _reply_unopened(self) -> Reply:
+        if not self._told_unopened:
+            self._told_unopened = True
+            logger.error(NOT_OPEN)
+        return refusal(500, NOT_OPEN)
 
     def _key_of(self, path: str) -> str:
         name = path.removeprefix("/")

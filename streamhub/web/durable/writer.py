@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeAlias
 from streamhub.errors import (
     BackendUnavailableError,
     DataLostError,
-    HubClosedError,
+    DrainingError,
     LimitExceededError,
     OffsetConflictError,
     StaleGenerationError,
@@ -262,7 +262,7 @@ class StreamWriter:
                     _tell(pending, answer)
         except BaseException:
             self.forget()
-            closed = HubClosedError("the server stops")
+            closed = DrainingError("the server stops")
             for pending in (*batch, *self._queue):
                 _tell(pending, closed)
             self._queue.clear()
