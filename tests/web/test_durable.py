@@ -300,6 +300,21 @@ async def test_application_decides_by_key_and_action(hub: Hub) -> None:
     assert (await client("GET", "/s"))["cache-control"].startswith("private")
 
 
+@pytest.mark.parametrize("shared", [True, False])
+async def test_what_depends_on_who_asks_varies_with_what_tells_it(hub: Hub, shared: bool) -> None:
+    client = serve(hub, shared_caches=shared)
+    await client("PUT", "/s", b"x", **TEXT)
+
+    caught_up = await client("GET", "/s")
+    polled = await client("GET", "/s?offset=-1&live=long-poll")
+    same = await client("GET", "/s", if_none_match=caught_up.headers["etag"])
+    now = await client("GET", "/s?offset=now")
+
+    assert same.status == 304
+    varies = None if shared else "authorization, cookie"
+    assert [answer["vary"] for answer in (caught_up, polled, same, now)] == [varies, varies, varies, None]
+
+
 async def test_application_that_has_no_time_to_decide_is_not_told_as_a_slow_body(hub: Hub) -> None:
     async def late(_: Request, __: str, ___: str) -> bool:
         raise TimeoutError("who knows")

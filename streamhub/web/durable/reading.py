@@ -17,6 +17,7 @@ Mode: TypeAlias = Literal["catch-up", "long-poll", "sse"]
 MAX_QUERY_FIELDS = 64
 CACHE_SECONDS = 60
 REVALIDATE_SECONDS = 300
+VARY: Header = (b"vary", b"authorization, cookie")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def reply_to_catch_up(piece: Piece, wanted: Wanted, given: Given, *, shared: boo
     if wanted.place == "now":
         return _whole(piece, [NO_STORE])
     etag = piece.etag.encode()
-    headers = [(b"etag", etag), _cache_control(piece, shared=shared)]
+    headers = [(b"etag", etag), *_caching(piece, shared=shared)]
     if _matches(given.get(b"if-none-match"), etag):
         return Reply(304, [*headers, *_position(piece)])
     return _whole(piece, headers)
@@ -71,8 +72,8 @@ def reply_to_long_poll(piece: Piece, wanted: Wanted, *, shared: bool) -> Reply:
     if not piece.chunks:
         return Reply(204, [NO_STORE, cursor, *_position(piece)])
     etag = (b"etag", piece.etag.encode())
-    cache = NO_STORE if wanted.place == "now" else _cache_control(piece, shared=shared)
-    return _whole(piece, [etag, cache, cursor])
+    caching = [NO_STORE] if wanted.place == "now" else _caching(piece, shared=shared)
+    return _whole(piece, [etag, *caching, cursor])
 
 
 def _whole(piece: Piece, headers: list[Header]) -> Reply:
@@ -86,6 +87,12 @@ def _position(piece: Piece) -> list[Header]:
     if piece.up_to_date:
         headers.append(UP_TO_DATE)
     return headers + end_headers(piece.end)
+
+
+def _caching(piece: Piece, *, shared: bool) -> list[Header]:
+    """Say what caches may keep; a browser's own, too, must not give it to who comes next."""
+    cache_control = _cache_control(piece, shared=shared)
+    return [cache_control] if shared else [cache_control, VARY]
 
 
 def _cache_control(piece: Piece, *, shared: bool) -> Header:
