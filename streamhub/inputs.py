@@ -22,6 +22,7 @@ MAX_SECONDS = 100 * 366 * 86_400.0
 
 # C0, DEL, C1 and the two Unicode line separators.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
 
 def check_name(value: str, what: str = "key") -> str:
@@ -54,6 +55,13 @@ def check_count(value: int, what: str) -> int:
         raise TypeError(f"{what} must be int, not {type(value).__name__}")
     if value < 1:
         raise ConfigError(f"{what}={value!r}: use 1 or more")
+    return value
+
+
+def check_token(value: str) -> str:
+    """Accept a bearer token; ``ConfigError`` does not show it."""
+    if not _TOKEN.fullmatch(value):
+        raise ConfigError("a token consists of letters, digits and -._~+/ with = at its end, and is not empty")
     return value
 
 

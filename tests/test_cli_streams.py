@@ -240,6 +240,8 @@ def test_url_may_come_before_or_after_the_command_and_wins_over_the_environment(
         (["publish", "k", "--openai-base-url", "ftp://h"], "begin with http:// or https://"),
         (["publish", "k", "--openai-base-url", "http://h:port/"], "begin with http:// or https://"),
         (["ls", "--state", "asleep"], "asleep"),
+        (["ls", "--stat=open"], "streamhub ls: error: unrecognized arguments: --stat=open; did you mean --state?"),
+        (["rm", "k", "--url", "memory://", "--now"], "usage: streamhub rm "),
     ],
 )
 def test_wrong_usage_is_status_2(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import math
 import os
+import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 from urllib.parse import urlsplit
 
 from streamhub import KeyState, Unfinished
@@ -25,12 +27,12 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     Raises:
         SystemExit: with status 2 if it is wrong, with 0 after ``--help`` and ``--version``.
     """
-    parser = build()
-    args, rest = parser.parse_known_args(argv)
+    args, rest = build().parse_known_args(argv)
+    parser: ArgumentParser = args.parser
     if args.command == "conformance":
         args.pytest_args = rest
     elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        _refuse(parser, rest)
     if args.needs_url and args.url is None and not os.environ.get("STREAMHUB_URL"):
         parser.error("which backend? give --url URL or set STREAMHUB_URL")
     if args.command == "publish":
@@ -38,6 +40,12 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     elif args.command == "serve":
         serve_options.complete(parser, args)
     return args
+
+
+def _refuse(parser: ArgumentParser, rest: Sequence[str]) -> NoReturn:
+    known = re.findall("--[a-z-]+", parser.format_usage())
+    near = difflib.get_close_matches(rest[0].partition("=")[0], known, n=1)
+    parser.error(f"unrecognized arguments: {' '.join(rest)}" + "".join(f"; did you mean {name}?" for name in near))
 
 
 def build() -> ArgumentParser:
@@ -73,7 +81,7 @@ def _command(commands: Any, name: str, handler: str, text: str, *, needs_url: bo
         name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
     )
     parser.add_argument("--url", metavar="URL", default=argparse.SUPPRESS, help=URL_HELP)
-    parser.set_defaults(handler=_Lazy(handler), needs_url=needs_url)
+    parser.set_defaults(handler=_Lazy(handler), needs_url=needs_url, parser=parser)
     return parser
 
 

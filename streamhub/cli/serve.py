@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gc
 import logging
 import math
@@ -92,7 +93,12 @@ def _app(args: Namespace, hub: Hub, metrics: Metrics | None) -> ASGIApp:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as exc:
+        if exc.errno != errno.EADDRINUSE:
+            raise
+        raise ConfigError(f"port {port} of {host} is in use: give another --port, or 0 for any free one") from exc
 
 
 def _run(app: ASGIApp, args: Namespace, hub: Hub, listener: socket.socket) -> int:
@@ -154,11 +160,16 @@ class _OneLine(logging.Formatter):
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
+def _says_more_than_that_it_failed(record: logging.LogRecord) -> bool:
+    return record.msg != "Application startup failed. Exiting."  # why was told in the line before
+
+
 def _log_to_standard_streams(*, access: bool) -> None:
     logging.raiseExceptions = False  # who read the log may have gone: no reason to fail, nor to say so each time
     errors = logging.StreamHandler(sys.stderr)
     errors.setFormatter(_OneLine())
     logging.basicConfig(level=logging.WARNING, handlers=[errors])
+    logging.getLogger("uvicorn.error").addFilter(_says_more_than_that_it_failed)
     if access:
         logger = logging.getLogger("streamhub.access")
         logger.addHandler(logging.StreamHandler(sys.stdout))

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from streamhub.inputs import MAX_SECONDS
+from streamhub.errors import ConfigError
+from streamhub.inputs import MAX_SECONDS, check_token
 
 PORT = 4437
 """The port that the protocol's specification proposes."""
@@ -49,6 +50,13 @@ def _seconds(text: str) -> float:
     if not 0 < value <= MAX_SECONDS:
         raise ArgumentTypeError(f"{text!r} is not a number of seconds above 0, up to 100 years")
     return value
+
+
+def _token(text: str) -> str:
+    try:
+        return check_token(text)
+    except ConfigError as exc:
+        raise ArgumentTypeError(str(exc)) from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,9 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
         Option("tls-key", "FILE", "the certificate's key (PEM), not encrypted", Path),
     ),
     "who may use it": (
-        Option("token", "TOKEN", "a request must bear this token; more visible than STREAMHUB_TOKEN", kind="many"),
+        Option(
+            "token", "TOKEN", "a request must bear this token; more visible than STREAMHUB_TOKEN", _token, kind="many"
+        ),
         Option("token-file", "FILE", "or one of those in this file, one on each line", Path),
         Option("authorize", "MODULE:NAME", "a function (request, key, action) that must return True"),
         Option("open", "", "let everybody do everything", kind="switch"),
@@ -178,7 +188,12 @@ def _tokens_in(path: Path | None) -> list[str]:
         lines = [line.strip() for line in path.read_text().splitlines()]
     except (OSError, ValueError) as exc:
         raise ArgumentTypeError(f"--token-file {str(path)!r}: {_reason(exc)}") from exc
-    tokens = [line for line in lines if line and not line.startswith("#")]
+    tokens: list[str] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            tokens += [_token(line)] if line and not line.startswith("#") else []
+        except ArgumentTypeError as exc:
+            raise ArgumentTypeError(f"--token-file {str(path)!r}, line {number}: {exc}") from exc
     if not tokens:
         raise ArgumentTypeError(f"--token-file {str(path)!r}: no token is in it")
     return tokens
@@ -232,14 +247,26 @@ def _no_password() -> NoReturn:
 
 def _function(name: str) -> Any:
     module, _, attributes = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as for `python -m`, and other servers
+    if not module or not attributes:
+        raise ArgumentTypeError(f"--authorize {name!r}: write it as module:function")
+    found = _module(module)
     try:
-        found: Any = importlib.import_module(module)
         for attribute in attributes.split("."):
             found = getattr(found, attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as exc:
-        raise ArgumentTypeError(f"--authorize {name!r}: {exc}: write it as module:function") from exc
+    except AttributeError:
+        raise ArgumentTypeError(f"--authorize: no function {attributes!r} in module {module!r}") from None
     if not callable(found):
         raise ArgumentTypeError(f"--authorize {name!r} is no function")
     return found
+
+
+def _module(name: str) -> Any:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as for `python -m`, and other servers
+    try:
+        return importlib.import_module(name)
+    except (ImportError, AttributeError, TypeError, ValueError) as exc:
+        if isinstance(exc, ModuleNotFoundError) and f"{name}.".startswith(f"{exc.name}."):  # not one that it imports
+            where = f"looked for in {os.getcwd()} and the installed packages"
+            raise ArgumentTypeError(f"--authorize: no module {name!r} ({where})") from exc
+        raise ArgumentTypeError(f"--authorize: module {name!r}: {exc}") from exc

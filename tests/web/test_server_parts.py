@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from streamhub import BackendUnavailableError, ConfigError, Event, Hub
 from streamhub.cli.serve_options import every_option
+from streamhub.inputs import check_token
 from streamhub.prometheus import Metrics
 from streamhub.web.durable import DurableStreams
 from streamhub.web.server import health as health_module
@@ -21,7 +22,7 @@ from streamhub.web.server import limits as limits_module
 from streamhub.web.server import serve_app
 from streamhub.web.server.cors import Cors
 from streamhub.web.server.front import Front, check_prefix
-from streamhub.web.server.gates import BearerGate, LoopbackGate, OriginGate, check_origin, check_token
+from streamhub.web.server.gates import BearerGate, LoopbackGate, OriginGate, check_origin
 from streamhub.web.server.health import Health
 from streamhub.web.server.http_metrics import HttpMetrics
 from streamhub.web.server.lifespan import live

@@ -11,20 +11,13 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamhub.errors import ConfigError
+from streamhub.inputs import check_token
 from streamhub.web.server.plain import answer, header
 
-_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 _LOOPBACK = re.compile(rb"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 _ORIGIN = re.compile(rb"[a-z][a-z0-9+.\-]{0,30}://[a-z0-9\-._:\[\]]{1,300}")
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _CHALLENGE = [(b"www-authenticate", b'Bearer realm="streamhub"')]
-
-
-def check_token(token: str) -> str:
-    """Return the token, or raise ``ConfigError``, which does not show it."""
-    if not _TOKEN.fullmatch(token):
-        raise ConfigError("a token consists of letters, digits and -._~+/ with = at its end, and is not empty")
-    return token
 
 
 class BearerGate:
