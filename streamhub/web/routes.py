@@ -17,7 +17,7 @@ from streamhub.errors import BackendUnavailableError, ConfigError, HubClosedErro
 from streamhub.hub import Hub
 from streamhub.inputs import check_name
 from streamhub.web.answers import RETRY_AFTER, Answer, start_answer
-from streamhub.web.authorization import Action, Authorize, check_allowed
+from streamhub.web.authorization import Action, Authorization, Authorize
 from streamhub.web.event_stream import EventStream, takes_id_last
 from streamhub.web.formats import Payload, PlainFormat, told
 from streamhub.web.requests import read_object, text_field
@@ -99,7 +99,7 @@ class StreamRoutes:
         formats: tuple[PlainFormat, PlainFormat],
     ) -> None:
         self._hub = hub
-        self._authorize = authorize
+        self._authorization = Authorization(authorize)
         self._answer = answer
         self._key = key
         self._events = events
@@ -151,7 +151,7 @@ class StreamRoutes:
 
     async def _allowed(self, request: Request, action: Action) -> str:
         key = named(request.path_params["key"] if self._key is None else self._key(request), "key")
-        await check_allowed(self._authorize, request, key, action)
+        await self._authorization.check(request, key, action)
         return key
 
 

@@ -19,9 +19,10 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from web_server import serving, until
 
-from streamhub import Hub, Producer
+from streamhub import ConfigError, Hub, Producer
 from streamhub.web import Answer, Asked, sse_routes
 from streamhub.web.aisdk import chat_routes
+from streamhub.web.durable import DurableStreams
 
 JSON = {"Content-Type": "application/json"}
 
@@ -224,6 +225,30 @@ def test_authorization_must_be_written_out(hub: Hub) -> None:
         sse_routes(hub)  # pyright: ignore[reportCallIssue]
     with pytest.raises(TypeError, match="authorize"):
         chat_routes(hub, lambda chat: Answer(source=list))  # pyright: ignore[reportCallIssue]
+
+
+def test_authorization_must_be_a_function(hub: Hub) -> None:
+    wrong: Any = True
+    for make in (
+        lambda: sse_routes(hub, authorize=wrong),
+        lambda: chat_routes(hub, lambda chat: Answer(source=list), authorize=wrong),
+        lambda: DurableStreams(hub, authorize=wrong),
+    ):
+        with pytest.raises(ConfigError, match="or None to let everybody do everything"):
+            make()
+
+
+async def test_authorization_that_says_neither_yes_nor_no_is_told_once(
+    hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers: Any = iter([False, "yes", None, False])
+
+    async with serving(routed(hub, authorize=lambda *_: next(answers))) as port:
+        for _ in range(4):
+            async with request(port, "/s/k") as reply:
+                assert reply.status == 403
+
+    assert [record.getMessage() for record in caplog.records] == ["authorize returned 'yes': only True allows"]
 
 
 async def test_authorization_that_fails_allows_nothing_and_tells_nothing(hub: Hub) -> None:

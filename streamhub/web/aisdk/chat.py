@@ -22,7 +22,7 @@ from streamhub.web.aisdk.chat_format import ChatFormat, read_chunk
 from streamhub.web.aisdk.message import ENDED_AT, as_message
 from streamhub.web.aisdk.parts import OpenParts
 from streamhub.web.answers import RETRY_AFTER, Answer, start_answer
-from streamhub.web.authorization import Action, Authorize, check_allowed
+from streamhub.web.authorization import Action, Authorization, Authorize
 from streamhub.web.cursors import Cursor, cursor_of
 from streamhub.web.event_stream import EventStream
 from streamhub.web.requests import read_object, text_field
@@ -124,7 +124,7 @@ class ChatRoutes:
     ) -> None:
         self._hub = hub
         self._answer = answer
-        self._authorize = authorize
+        self._authorization = Authorization(authorize)
         self._key = key
         self._linger_seconds = linger_seconds
         self._max_body_bytes = max_body_bytes
@@ -171,7 +171,7 @@ class ChatRoutes:
 
     async def _allowed(self, request: Request, chat: str, action: Action) -> str:
         key = named(self._key(request, named(chat, "id")), "id")
-        await check_allowed(self._authorize, request, key, action)
+        await self._authorization.check(request, key, action)
         return key
 
     async def _info(self, key: str) -> StreamInfo | None:

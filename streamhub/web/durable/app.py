@@ -15,7 +15,7 @@ from streamhub.errors import ConfigError, HubClosedError, ResponseAbortedError, 
 from streamhub.hub import Hub
 from streamhub.inputs import MAX_SECONDS, check_count, check_name, check_retention, check_seconds, encode_json
 from streamhub.types import Retention
-from streamhub.web.authorization import Action, Authorize, check_allowed
+from streamhub.web.authorization import Action, Authorization, Authorize
 from streamhub.web.connection import Connection
 from streamhub.web.durable.bodies import BadBodyError, TooManyMessagesError, messages_in
 from streamhub.web.durable.creation import Creation, Creator
@@ -113,7 +113,7 @@ class DurableStreams:
         """
         retention = KEPT if retention is None else check_retention(retention)
         self._hub = hub
-        self._authorize = authorize
+        self._authorization = None if authorize is None else Authorization(authorize)
         self._shared = authorize is None if shared_caches is None else shared_caches
         self._key = key
         self._max_body_bytes = min(
@@ -167,9 +167,9 @@ class DurableStreams:
         given = given_in(scope["headers"])  # first: what the application is asked about is what is done
         cancels = method == "POST" and path.endswith(CANCEL)
         key = self._key_of(path.removesuffix(CANCEL) if cancels else path)
-        if self._authorize is not None:
+        if self._authorization is not None:
             action = "cancel" if cancels else ACTIONS[method]
-            await check_allowed(self._authorize, Request(scope), key, action)
+            await self._authorization.check(Request(scope), key, action)
         if cancels:
             return await self._cancel(key, scope, given, receive)
         if method == "POST":
