@@ -282,21 +282,27 @@ class StreamWriter:
 
     async def _describe(self) -> _Known:
         epoch = self._epoch
-        infos = await ride(lambda: self._hub.store.describe([self._key]), self._hub.settings.outage_seconds)
-        info = infos[0]
-        if info is None or info.state not in ("open", "ended"):
-            raise StreamNotFoundError(self._key, None)
-        configuration = configuration_of(info.metadata, attended=info.attended, default_type=self._default_type)
-        if is_creating(info.metadata, attended=info.attended):
-            raise StreamNotFoundError(self._key, None)
-        if self._went_back(info):
+        info = await self._found()
+        deadline = time.monotonic() + self._hub.settings.outage_seconds
+        while self._went_back(info):
             # What was stored, and read, is lost. Its offsets must not become those of other messages.
+            if time.monotonic() >= deadline:
+                raise BackendUnavailableError(f"stream {self._key!r} went back, and its lease is held")
             await begin_span(self._hub, info)
-            return await self._describe()
+            await asyncio.sleep(random.uniform(0, 0.02))  # another process may be doing the same, or have died in it
+            info = await self._found()
+        configuration = configuration_of(info.metadata, attended=info.attended, default_type=self._default_type)
         known = _Known(info.run, info.generation, info.metadata, configuration, state_of(info, configuration))
         if epoch == self._epoch and not known.state.closed:
             self._known = known
         return known
+
+    async def _found(self) -> StreamInfo:
+        infos = await ride(lambda: self._hub.store.describe([self._key]), self._hub.settings.outage_seconds)
+        info = infos[0]
+        if info is None or info.state not in ("open", "ended") or is_creating(info.metadata, attended=info.attended):
+            raise StreamNotFoundError(self._key, None)
+        return info
 
     def _went_back(self, info: StreamInfo) -> bool:
         generation, index = self._reached
