@@ -685,6 +685,24 @@ async def test_store_that_went_back_gives_no_offset_twice(hub: Hub, seq: int) ->
     assert (await client("GET", f"/s?offset={before}")).body == (b"d" if seq == 2 else b"cd")
 
 
+async def test_store_that_went_back_is_waited_for_while_a_dead_process_holds_the_lease() -> None:
+    async with Hub.from_url("memory://went-back?outage_seconds=0.5") as hub:
+        client = serve(hub)
+        await client("PUT", "/s", **TEXT)
+        streams = hub.store._session.namespace.streams
+        kept = copy.deepcopy(streams["s"])
+        await client("POST", "/s", b"lost", **TEXT)
+        streams["s"] = kept
+        info = await hub.info("s")
+        assert info is not None
+        dead = await hub.leases.acquire("s", owner="dead", run=info.run, ttl_seconds=5, above=info.generation)
+
+        assert (await client("POST", "/s", b"x", **TEXT, **claim("p", 0))).status == 503
+        await hub.leases.release(dead)
+        assert (await client("POST", "/s", b"x", **TEXT, **claim("p", 0))).status == 200
+        assert (await client("GET", "/s")).body == b"x"
+
+
 # --- the library on the same streams
 
 
