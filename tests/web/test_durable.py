@@ -812,6 +812,17 @@ async def test_live_reader_keeps_a_stream_with_a_short_life(hub: Hub) -> None:
             assert (poll.status, poll["stream-up-to-date"]) == (204, "true")
 
 
+async def test_reads_do_not_prolong_the_life_of_a_closed_stream(hub: Hub) -> None:
+    client = serve(hub)
+    await client("PUT", "/s", b"x", **TEXT, stream_ttl="1", stream_closed="true")
+    assert (await client("GET", "/s")).status == 200
+
+    async def is_gone() -> bool:
+        return (await client("GET", "/s")).status == 404
+
+    await until(is_gone)
+
+
 async def test_large_stream_comes_to_an_event_stream_in_pieces_each_with_its_offset(hub: Hub) -> None:
     app = DurableStreams(hub, authorize=None)
     client = Client(app)
