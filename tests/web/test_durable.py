@@ -697,9 +697,9 @@ async def test_store_that_went_back_is_waited_for_while_a_dead_process_holds_the
         assert info is not None
         dead = await hub.leases.acquire("s", owner="dead", run=info.run, ttl_seconds=5, above=info.generation)
 
-        assert (await client("POST", "/s", b"x", **TEXT, **claim("p", 0))).status == 503
+        assert (await client("POST", "/s", b"x", **TEXT, **claim("p", 0, 0))).status == 503
         await hub.leases.release(dead)
-        assert (await client("POST", "/s", b"x", **TEXT, **claim("p", 0))).status == 200
+        assert (await client("POST", "/s", b"x", **TEXT, **claim("p", 0, 0))).status == 200
         assert (await client("GET", "/s")).body == b"x"
 
 
@@ -895,6 +895,17 @@ async def test_live_reader_keeps_a_stream_with_a_short_life(hub: Hub) -> None:
         for _ in range(4):
             poll = await client("GET", f"/s?offset={offset}&live=long-poll")
             assert (poll.status, poll["stream-up-to-date"]) == (204, "true")
+
+
+async def test_reads_do_not_prolong_the_life_of_a_closed_stream(hub: Hub) -> None:
+    client = serve(hub)
+    await client("PUT", "/s", b"x", **TEXT, stream_ttl="1", stream_closed="true")
+    assert (await client("GET", "/s")).status == 200
+
+    async def is_gone() -> bool:
+        return (await client("GET", "/s")).status == 404
+
+    await until(is_gone)
 
 
 async def test_large_stream_comes_to_an_event_stream_in_pieces_each_with_its_offset(hub: Hub) -> None:
