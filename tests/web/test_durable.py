@@ -7,7 +7,7 @@ import base64
 import copy
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from starlette.routing import Mount
 from web_server import serving, until
 
 from streamhub import BackendUnavailableError, Event, Hub, HubSettings, Retention
-from streamhub.types import Append, Offset
+from streamhub.types import Append, Offset, StreamInfo
 from streamhub.web.durable import DurableStreams
 from streamhub.web.durable.admission import MAX_PRODUCERS
 from streamhub.web.durable.creation import Creation, Creator
@@ -701,6 +701,26 @@ async def test_store_that_went_back_is_waited_for_while_a_dead_process_holds_the
         await hub.leases.release(dead)
         assert (await client("POST", "/s", b"x", **TEXT, **claim("p", 0, 0))).status == 200
         assert (await client("GET", "/s")).body == b"x"
+
+
+async def test_writes_to_names_that_are_not_there_push_no_writer_out(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamhub.web.durable.writer.MAX_IDLE", 4)
+    client = serve(hub)
+    await client("PUT", "/s", **TEXT)
+    await client("POST", "/s", b"x", **TEXT)
+    described: list[str] = []
+    describe = hub.store.describe
+
+    async def watched(keys: Sequence[str], *, touch: bool = False) -> Sequence[StreamInfo | None]:
+        described.extend(keys)
+        return await describe(keys, touch=touch)
+
+    monkeypatch.setattr(hub.store, "describe", watched)
+    for number in range(20):
+        await asyncio.sleep(0)  # a turn of the loop: in memory nothing else gives it
+        assert (await client("POST", f"/missing/{number}", b"x", **TEXT)).status == 404
+    assert (await client("POST", "/s", b"y", **TEXT)).status == 204
+    assert "s" not in described
 
 
 # --- the library on the same streams

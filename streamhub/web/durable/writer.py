@@ -133,7 +133,12 @@ class Writers:
             )
         else:
             writers.move_to_end(key)
-        return await writer.write(write, chunks)
+        try:
+            return await writer.write(write, chunks)
+        except StreamNotFoundError:
+            if writers.get(key) is writer:  # names that are not there must not take the place of those that are
+                del writers[key]
+            raise
 
     def forget(self, key: str) -> None:
         """Describe a stream before the next write to it: it was created or deleted here."""
