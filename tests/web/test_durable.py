@@ -539,6 +539,13 @@ async def test_append_too_large_together_is_stored_apart(hub: Hub) -> None:
     """What fits is stored though it waited beside what does not."""
     client = serve(hub, retention=Retention(max_bytes=100))
     await client("PUT", "/s", **TEXT)
+    append, tried = hub.store.append, list[int]()
+
+    async def noted(batch: list[Append]) -> Any:
+        tried.append(len(batch[0].chunks))
+        return await append(batch)
+
+    hub.store.append = noted
     held = hold(hub)
     sizes = [10, 95, 20, 90, 30]
     tasks = [asyncio.create_task(client("POST", "/s", b"x" * size, **TEXT)) for size in sizes]
@@ -547,6 +554,7 @@ async def test_append_too_large_together_is_stored_apart(hub: Hub) -> None:
     held.set()
 
     assert [(await task).status for task in tasks] == [204, 507, 204, 507, 204]
+    assert tried == [1, 4, 1, 1, 1, 1]
     assert len((await client("GET", "/s")).body) == 60
 
 
@@ -844,14 +852,23 @@ async def test_large_stream_comes_to_an_event_stream_in_pieces_each_with_its_off
 async def test_client_that_does_not_read_a_large_answer_is_cut_off(hub: Hub) -> None:
     app = DurableStreams(hub, authorize=None, send_timeout_seconds=0.3)
     client = Client(app)
+    over = asyncio.Event()
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await app(scope, receive, send)
+        finally:
+            over.set()
+
     await client("PUT", "/s")
     for _ in range(4):
         await client("POST", "/s", os.urandom(1024 * 1024), content_type="application/octet-stream")
     async with (
-        serving(app, send_buffer=4096) as port,
+        serving(watched, send_buffer=4096) as port,
         request(port, "/s?offset=-1", receive_buffer=4096) as reply,
     ):
-        await asyncio.sleep(1)  # the client is frozen meanwhile
+        async with asyncio.timeout(10):
+            await over.wait()  # the client reads nothing meanwhile
         await reply.body()
     assert reply.ending == "cut"
 
