@@ -63,6 +63,9 @@ SMALL_BYTES = 64 * 1024
 class DurableStreams:
     """A server of the Durable Streams protocol: an ASGI application over an open hub, mountable under any path.
 
+    What is answered with success is stored, as durably as the hub's backend stores. What is answered 503 may be
+    repeated; an append without a producer's headers may then be stored twice.
+
     It has no lifespan of its own: enter the hub in that of the application around it, as ``hub.lifespan`` does. Streams
     of the hub's own producers are read as any other; a run's metadata may name its ``content_type``. ``POST
     {stream}/cancel`` asks a run to stop, as that of ``sse_routes`` does.
