@@ -28,6 +28,7 @@ from streamhub.web.durable import DurableStreams
 from streamhub.web.durable.admission import MAX_PRODUCERS
 from streamhub.web.durable.creation import Creation, Creator
 from streamhub.web.durable.offsets import next_cursor, write_offset
+from streamhub.web.durable.reader import Reader
 from streamhub.web.durable.stored import KEY, Configuration
 
 TEXT = {"content_type": "text/plain"}
@@ -461,6 +462,23 @@ async def test_creation_overtaken_between_its_steps_begins_again(hub: Hub, monke
 def lease_of(hub: Hub, key: str) -> Any:
     """Return the lease of a key in memory, whoever holds it."""
     return hub.leases._session.namespace.leases[key].lease
+
+
+async def test_delete_that_found_nothing_deletes_nothing_that_was_created_meanwhile(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, describe = serve(hub), Reader.describe
+
+    async def overtaken(self: Reader, key: str) -> Any:
+        monkeypatch.setattr(Reader, "describe", describe)
+        found = await describe(self, key)
+        assert (await client("PUT", "/s", b"x", **TEXT)).status == 201
+        return found
+
+    monkeypatch.setattr(Reader, "describe", overtaken)
+
+    assert (await client("DELETE", "/s")).status == 404
+    assert (await client("GET", "/s")).body == b"x"
 
 
 async def test_many_creations_at_once_make_one_stream(hub: Hub) -> None:

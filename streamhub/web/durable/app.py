@@ -216,10 +216,11 @@ class DurableStreams:
         return Reply(201, [*headers, (b"location", _url_of(scope))])
 
     async def _delete(self, key: str) -> Reply:
-        found = await self._reader.describe(key)
+        if await self._reader.describe(key) is None:
+            return NOT_FOUND  # and delete nothing: it may have been created since
         deleted = await self._hub.delete(key)
         self._writers.forget(key)
-        return Reply(204) if found is not None and deleted else NOT_FOUND
+        return Reply(204) if deleted else NOT_FOUND
 
     async def _cancel(self, key: str, scope: Scope, receive: Receive) -> Reply:
         request = Request(scope, receive)
