@@ -28,6 +28,7 @@ from streamhub.web.durable import DurableStreams
 from streamhub.web.durable.admission import MAX_PRODUCERS
 from streamhub.web.durable.creation import Creation, Creator
 from streamhub.web.durable.offsets import next_cursor, write_offset
+from streamhub.web.durable.reader import Reader
 from streamhub.web.durable.stored import KEY, Configuration
 
 TEXT = {"content_type": "text/plain"}
@@ -497,6 +498,23 @@ def lease_of(hub: Hub, key: str) -> Any:
     return hub.leases._session.namespace.leases[key].lease
 
 
+async def test_delete_that_found_nothing_deletes_nothing_that_was_created_meanwhile(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, describe = serve(hub), Reader.describe
+
+    async def overtaken(self: Reader, key: str) -> Any:
+        monkeypatch.setattr(Reader, "describe", describe)
+        found = await describe(self, key)
+        assert (await client("PUT", "/s", b"x", **TEXT)).status == 201
+        return found
+
+    monkeypatch.setattr(Reader, "describe", overtaken)
+
+    assert (await client("DELETE", "/s")).status == 404
+    assert (await client("GET", "/s")).body == b"x"
+
+
 async def test_many_creations_at_once_make_one_stream(hub: Hub) -> None:
     client = serve(hub)
 
@@ -591,6 +609,13 @@ async def test_append_too_large_together_is_stored_apart(hub: Hub) -> None:
     """What fits is stored though it waited beside what does not."""
     client = serve(hub, retention=Retention(max_bytes=100))
     await client("PUT", "/s", **TEXT)
+    append, tried = hub.store.append, list[int]()
+
+    async def noted(batch: list[Append]) -> Any:
+        tried.append(len(batch[0].chunks))
+        return await append(batch)
+
+    hub.store.append = noted
     held = hold(hub)
     sizes = [10, 95, 20, 90, 30]
     tasks = [asyncio.create_task(client("POST", "/s", b"x" * size, **TEXT)) for size in sizes]
@@ -599,6 +624,7 @@ async def test_append_too_large_together_is_stored_apart(hub: Hub) -> None:
     held.set()
 
     assert [(await task).status for task in tasks] == [204, 507, 204, 507, 204]
+    assert tried == [1, 4, 1, 1, 1, 1]
     assert len((await client("GET", "/s")).body) == 60
 
 
@@ -949,14 +975,23 @@ async def test_large_stream_comes_to_an_event_stream_in_pieces_each_with_its_off
 async def test_client_that_does_not_read_a_large_answer_is_cut_off(hub: Hub) -> None:
     app = DurableStreams(hub, authorize=None, send_timeout_seconds=0.3)
     client = Client(app)
+    over = asyncio.Event()
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await app(scope, receive, send)
+        finally:
+            over.set()
+
     await client("PUT", "/s")
     for _ in range(4):
         await client("POST", "/s", os.urandom(1024 * 1024), content_type="application/octet-stream")
     async with (
-        serving(app, send_buffer=4096) as port,
+        serving(watched, send_buffer=4096) as port,
         request(port, "/s?offset=-1", receive_buffer=4096) as reply,
     ):
-        await asyncio.sleep(1)  # the client is frozen meanwhile
+        async with asyncio.timeout(10):
+            await over.wait()  # the client reads nothing meanwhile
         await reply.body()
     assert reply.ending == "cut"
 
