@@ -23,10 +23,13 @@ from starlette.routing import Mount
 from web_server import serving, until
 
 from streamhub import BackendUnavailableError, Event, Hub, HubSettings, Retention
+from streamhub.errors import ResponseAbortedError, UnsupportedFormatError
+from streamhub.inputs import check_retention
 from streamhub.types import Append, Offset, StreamInfo
 from streamhub.web.durable import DurableStreams
 from streamhub.web.durable.admission import MAX_PRODUCERS
 from streamhub.web.durable.creation import Creation, Creator
+from streamhub.web.durable.headers import MAX_TTL_SECONDS
 from streamhub.web.durable.offsets import next_cursor, write_offset
 from streamhub.web.durable.reader import Reader
 from streamhub.web.durable.stored import KEY, Configuration
@@ -747,6 +750,26 @@ async def test_writes_to_names_that_are_not_there_push_no_writer_out(hub: Hub, m
         assert (await client("POST", f"/missing/{number}", b"x", **TEXT)).status == 404
     assert (await client("POST", "/s", b"y", **TEXT)).status == 204
     assert "s" not in described
+
+
+async def test_longest_life_is_one_that_a_hub_takes(hub: Hub) -> None:
+    client = serve(hub)
+    assert (await client("PUT", "/s", **TEXT, stream_ttl=str(MAX_TTL_SECONDS))).status == 201
+    info = await hub.info("s")
+    assert info is not None
+    assert check_retention(info.retention) == info.retention
+
+
+async def test_event_stream_that_cannot_go_on_breaks_off(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serve(hub)
+    await client("PUT", "/s", **TEXT)
+
+    def subscribe(*_: object, **__: object) -> None:
+        raise UnsupportedFormatError("record", found=9, known=1)
+
+    monkeypatch.setattr(hub, "subscribe", subscribe)
+    with pytest.raises(ResponseAbortedError):
+        await client("GET", "/s?offset=-1&live=sse")
 
 
 # --- the library on the same streams
