@@ -25,13 +25,13 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.environment import environment, load_average
+from benchmarks.http_servers import running, uvicorn
 from benchmarks.places import EMBEDDED, OWN, fresh_place
 from tests.ports import free_port
 
-HOST = "127.0.0.1"
 SCRIPTS = Path(__file__).parent / "durable_node"
 NEEDED = ("uvloop", "httptools", "rakaia-streams")
-UVICORN = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "critical")
+UVICORN = ("--loop", "uvloop", "--http", "httptools", "--no-access-log")
 CONNECTIONS = 32
 CATCH_UP = 10_000
 
@@ -106,28 +106,9 @@ async def serving(server: str) -> AsyncIterator[tuple[int, int]]:
             app = "rakaia" if server == PEERS[2] else "ours"
             if app == "ours":
                 variables["STREAMHUB_URL"] = stack.enter_context(fresh_place(server.split()[-1], None)).url
-            command = [sys.executable, "-m", "uvicorn", "--factory", f"benchmarks.durable_apps:{app}", *UVICORN]
-            command += ["--port", str(port)]
-        process = await asyncio.create_subprocess_exec(
-            *command, env={**os.environ, **variables}, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-        )
-        try:
-            async with asyncio.timeout(20):
-                while not await _listening(port):  # noqa: ASYNC110 - it tells nobody
-                    await asyncio.sleep(0.05)
-            yield port, process.pid
-        finally:
-            process.kill()
-            await process.wait()
-
-
-async def _listening(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(HOST, port)
-    except OSError:
-        return False
-    writer.close()
-    return True
+            command = uvicorn(f"benchmarks.durable_apps:{app}", port, *UVICORN)
+        async with running(command, port, **variables) as pid:
+            yield port, pid
 
 
 def cpu_seconds(pid: int) -> float:

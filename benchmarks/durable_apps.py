@@ -6,6 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamhub import Hub
 from streamhub.web.durable import DurableStreams
+from streamhub.web.server.lifespan import live
 
 
 def ours() -> ASGIApp:
@@ -17,17 +18,9 @@ def ours() -> ASGIApp:
         if scope["type"] == "http":
             await streams(scope, receive, send)
         else:
-            await _run(hub, receive, send)
+            await live(hub, receive, send)
 
     return app
-
-
-async def _run(hub: Hub, receive: Receive, send: Send) -> None:
-    await receive()
-    async with hub:
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-    await send({"type": "lifespan.shutdown.complete"})
 
 
 def rakaia() -> ASGIApp:

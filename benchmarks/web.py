@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import re
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from statistics import median, quantiles
 
+from benchmarks.http_servers import HOST, running, uvicorn
 from benchmarks.load import Load, freeze_heap, pace
 from benchmarks.peers import Caller, start_process
 from benchmarks.servers import redis_server
@@ -23,7 +22,6 @@ from benchmarks.web_apps import stamp
 from streamhub import Hub
 from tests.ports import free_port
 
-HOST = "127.0.0.1"
 DATA = re.compile(rb"data: (\d{19}) ")
 WARMUP_SECONDS = 1.0
 STREAMS, RATE = 64, 50.0
@@ -36,27 +34,8 @@ Figures = dict[str, float]
 async def serving(app: str, **variables: str) -> AsyncIterator[tuple[int, int]]:
     """Run an app of web_apps in a uvicorn of its own; yield its port and process id."""
     port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "uvicorn", "--factory", f"benchmarks.web_apps:{app}", "--port", str(port),
-        "--log-level", "critical", env={**os.environ, **variables},
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(20):
-            while not await _listening(port):  # noqa: ASYNC110 - it tells nobody
-                await asyncio.sleep(0.05)
-        yield port, process.pid
-    finally:
-        process.kill()
-        await process.wait()
-
-
-async def _listening(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(HOST, port)
-    except OSError:
-        return False
-    writer.close()
-    return True
+    async with running(uvicorn(f"benchmarks.web_apps:{app}", port), port, **variables) as pid:
+        yield port, pid
 
 
 class Client(asyncio.Protocol):

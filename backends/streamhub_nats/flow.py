@@ -18,6 +18,7 @@ WIDEST_BYTES = 1024 * 1024
 NARROWEST_BYTES = 64 * 1024
 
 _UNKNOWN_BYTES = 64 * 1024
+"""How large messages are taken to be before one was seen."""
 
 WIDEN_SECONDS = 30.0
 """How long after a failure, or after the last step, twice as much is tried."""
@@ -43,7 +44,11 @@ class Flow:
         self._usual = max(size_bytes, self._usual * 15 // 16)
 
     async def enter(self, room: Room) -> None:
-        """Wait until an answer may come."""
+        """Wait until an answer may come; who is cancelled meanwhile has left.
+
+        Raises:
+            BackendUnavailableError: an answer before it has not come, nor has any other since.
+        """
         if self._window < WIDEST_BYTES and time.monotonic() - self._changed > WIDEN_SECONDS:
             self._window, self._changed = 2 * self._window, time.monotonic()
         if not self._waiting and self._fits(room):
@@ -59,6 +64,7 @@ class Flow:
             raise
 
     def _fits(self, room: Room) -> bool:
+        """Say whether there is room now; no answer may be asked to be larger than all that may be on its way."""
         room.most_bytes = min(room.most_bytes, self._window)
         return not self._taken or self._taken + room.size_bytes <= self._window
 
@@ -67,7 +73,7 @@ class Flow:
         room.since, room.came = time.monotonic(), self._came
 
     def leave(self, room: Room, error: BaseException | None) -> None:
-        """Note that an answer has come, or will not."""
+        """Note that an answer has come, or will not, and let in who fits then; only an outage narrows the way."""
         self._taken -= room.size_bytes
         if error is None:
             self._came += 1
@@ -95,6 +101,9 @@ class Room:
 
     Attributes:
         most_bytes: after so much, the answer must end with the message that is on its way.
+        single_bytes: how large that message is expected to be.
+        since: when it was entered, on the monotonic clock.
+        came: how many answers had come by then.
     """
 
     __slots__ = ("_flow", "came", "most_bytes", "since", "single_bytes")

@@ -20,8 +20,8 @@ from streamhub_nats.stored import Stored, milliseconds
 
 _BATCH = 512
 _BATCH_BYTES = 288 * 1024
-_LINE_BYTES = 600
-_WITHOUT_CHUNKS = 16
+_LINE_BYTES = 600  # allowed for what a record is beside its chunks
+_WITHOUT_CHUNKS = 16  # records in a stretch that are allowed to have none
 _TRIES = 8
 _PLACES = 4096
 

@@ -7,7 +7,7 @@ import base64
 import copy
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,16 @@ from starlette.routing import Mount
 from web_server import serving, until
 
 from streamhub import BackendUnavailableError, Event, Hub, HubSettings, Retention
-from streamhub.types import Append, Offset
+from streamhub.errors import ResponseAbortedError, UnsupportedFormatError
+from streamhub.inputs import check_retention
+from streamhub.types import Append, Offset, StreamInfo
 from streamhub.web import routes
 from streamhub.web.durable import DurableStreams
 from streamhub.web.durable.admission import MAX_PRODUCERS
 from streamhub.web.durable.creation import Creation, Creator
+from streamhub.web.durable.headers import MAX_TTL_SECONDS
 from streamhub.web.durable.offsets import next_cursor, write_offset
+from streamhub.web.durable.reader import Reader
 from streamhub.web.durable.stored import KEY, Configuration
 
 TEXT = {"content_type": "text/plain"}
@@ -566,6 +570,23 @@ def lease_of(hub: Hub, key: str) -> Any:
     return hub.leases._session.namespace.leases[key].lease
 
 
+async def test_delete_that_found_nothing_deletes_nothing_that_was_created_meanwhile(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, describe = serve(hub), Reader.describe
+
+    async def overtaken(self: Reader, key: str) -> Any:
+        monkeypatch.setattr(Reader, "describe", describe)
+        found = await describe(self, key)
+        assert (await client("PUT", "/s", b"x", **TEXT)).status == 201
+        return found
+
+    monkeypatch.setattr(Reader, "describe", overtaken)
+
+    assert (await client("DELETE", "/s")).status == 404
+    assert (await client("GET", "/s")).body == b"x"
+
+
 async def test_many_creations_at_once_make_one_stream(hub: Hub) -> None:
     client = serve(hub)
 
@@ -660,6 +681,13 @@ async def test_append_too_large_together_is_stored_apart(hub: Hub) -> None:
     """What fits is stored though it waited beside what does not."""
     client = serve(hub, retention=Retention(max_bytes=100))
     await client("PUT", "/s", **TEXT)
+    append, tried = hub.store.append, list[int]()
+
+    async def noted(batch: list[Append]) -> Any:
+        tried.append(len(batch[0].chunks))
+        return await append(batch)
+
+    hub.store.append = noted
     held = hold(hub)
     sizes = [10, 95, 20, 90, 30]
     tasks = [asyncio.create_task(client("POST", "/s", b"x" * size, **TEXT)) for size in sizes]
@@ -668,6 +696,7 @@ async def test_append_too_large_together_is_stored_apart(hub: Hub) -> None:
     held.set()
 
     assert [(await task).status for task in tasks] == [204, 507, 204, 507, 204]
+    assert tried == [1, 4, 1, 1, 1, 1]
     assert len((await client("GET", "/s")).body) == 60
 
 
@@ -752,6 +781,64 @@ async def test_store_that_went_back_gives_no_offset_twice(hub: Hub, seq: int) ->
     assert answer["producer-expected-seq"] == ("1" if seq == 2 else None)
     assert (await client("GET", f"/s?offset={lost['stream-next-offset']}")).status == 410
     assert (await client("GET", f"/s?offset={before}")).body == (b"d" if seq == 2 else b"cd")
+
+
+async def test_store_that_went_back_is_waited_for_while_a_dead_process_holds_the_lease() -> None:
+    async with Hub.from_url("memory://went-back?outage_seconds=0.5") as hub:
+        client = serve(hub)
+        await client("PUT", "/s", **TEXT)
+        streams = hub.store._session.namespace.streams
+        kept = copy.deepcopy(streams["s"])
+        await client("POST", "/s", b"lost", **TEXT)
+        streams["s"] = kept
+        info = await hub.info("s")
+        assert info is not None
+        dead = await hub.leases.acquire("s", owner="dead", run=info.run, ttl_seconds=5, above=info.generation)
+
+        assert (await client("POST", "/s", b"x", **TEXT, **claim("p", 0, 0))).status == 503
+        await hub.leases.release(dead)
+        assert (await client("POST", "/s", b"x", **TEXT, **claim("p", 0, 0))).status == 200
+        assert (await client("GET", "/s")).body == b"x"
+
+
+async def test_writes_to_names_that_are_not_there_push_no_writer_out(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamhub.web.durable.writer.MAX_IDLE", 4)
+    client = serve(hub)
+    await client("PUT", "/s", **TEXT)
+    await client("POST", "/s", b"x", **TEXT)
+    described: list[str] = []
+    describe = hub.store.describe
+
+    async def watched(keys: Sequence[str], *, touch: bool = False) -> Sequence[StreamInfo | None]:
+        described.extend(keys)
+        return await describe(keys, touch=touch)
+
+    monkeypatch.setattr(hub.store, "describe", watched)
+    for number in range(20):
+        await asyncio.sleep(0)  # a turn of the loop: in memory nothing else gives it
+        assert (await client("POST", f"/missing/{number}", b"x", **TEXT)).status == 404
+    assert (await client("POST", "/s", b"y", **TEXT)).status == 204
+    assert "s" not in described
+
+
+async def test_longest_life_is_one_that_a_hub_takes(hub: Hub) -> None:
+    client = serve(hub)
+    assert (await client("PUT", "/s", **TEXT, stream_ttl=str(MAX_TTL_SECONDS))).status == 201
+    info = await hub.info("s")
+    assert info is not None
+    assert check_retention(info.retention) == info.retention
+
+
+async def test_event_stream_that_cannot_go_on_breaks_off(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serve(hub)
+    await client("PUT", "/s", **TEXT)
+
+    def subscribe(*_: object, **__: object) -> None:
+        raise UnsupportedFormatError("record", found=9, known=1)
+
+    monkeypatch.setattr(hub, "subscribe", subscribe)
+    with pytest.raises(ResponseAbortedError):
+        await client("GET", "/s?offset=-1&live=sse")
 
 
 # --- the library on the same streams
@@ -953,6 +1040,17 @@ async def test_live_reader_keeps_a_stream_with_a_short_life(hub: Hub) -> None:
             assert (poll.status, poll["stream-up-to-date"]) == (204, "true")
 
 
+async def test_reads_do_not_prolong_the_life_of_a_closed_stream(hub: Hub) -> None:
+    client = serve(hub)
+    await client("PUT", "/s", b"x", **TEXT, stream_ttl="1", stream_closed="true")
+    assert (await client("GET", "/s")).status == 200
+
+    async def is_gone() -> bool:
+        return (await client("GET", "/s")).status == 404
+
+    await until(is_gone)
+
+
 async def test_large_stream_comes_to_an_event_stream_in_pieces_each_with_its_offset(hub: Hub) -> None:
     app = DurableStreams(hub, authorize=None)
     client = Client(app)
@@ -974,14 +1072,23 @@ async def test_large_stream_comes_to_an_event_stream_in_pieces_each_with_its_off
 async def test_client_that_does_not_read_a_large_answer_is_cut_off(hub: Hub) -> None:
     app = DurableStreams(hub, authorize=None, send_timeout_seconds=0.3)
     client = Client(app)
+    over = asyncio.Event()
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await app(scope, receive, send)
+        finally:
+            over.set()
+
     await client("PUT", "/s")
     for _ in range(4):
         await client("POST", "/s", os.urandom(1024 * 1024), content_type="application/octet-stream")
     async with (
-        serving(app, send_buffer=4096) as port,
+        serving(watched, send_buffer=4096) as port,
         request(port, "/s?offset=-1", receive_buffer=4096) as reply,
     ):
-        await asyncio.sleep(1)  # the client is frozen meanwhile
+        async with asyncio.timeout(10):
+            await over.wait()  # the client reads nothing meanwhile
         await reply.body()
     assert reply.ending == "cut"
 

@@ -455,11 +455,16 @@ async def test_python_client_that_blocks_writes_and_follows_as_the_other(both: C
         with blocking_stream(other, offset="-1", live="sse") as reply:
             return list(reply.iter_json())
 
+    def write_late() -> None:
+        with DurableStream(other, content_type=JSON) as handle, pytest.raises(SeqConflictError):  # the client's own
+            handle.append(0)
+
     await asyncio.to_thread(write)
     following = asyncio.create_task(asyncio.to_thread(follow))
     await close(one)
 
     assert await following == expected("json", 3)
+    await asyncio.to_thread(write_late)
 
 
 @pytest.mark.parametrize("live", LIVE)

@@ -71,6 +71,9 @@ logger: logging.Logger = logging.getLogger("streamhub")
 class DurableStreams:
     """A server of the Durable Streams protocol: an ASGI application over an open hub, mountable under any path.
 
+    What is answered with success is stored, as durably as the hub's backend stores. What is answered 503 may be
+    repeated; an append without a producer's headers may then be stored twice.
+
     It has no lifespan of its own: enter the hub in that of the application around it, as ``hub.lifespan`` does. Streams
     of the hub's own producers are read as any other; a run's metadata may name its ``content_type``. ``POST
     {stream}/cancel`` asks a run to stop, as that of ``sse_routes`` does.
@@ -231,10 +234,11 @@ class DurableStreams:
         return Reply(201, [*headers, (b"location", _url_of(scope, given))])
 
     async def _delete(self, key: str) -> Reply:
-        found = await self._reader.describe(key)
+        if await self._reader.describe(key) is None:
+            return NOT_FOUND  # and delete nothing: it may have been created since
         deleted = await self._hub.delete(key)
         self._writers.forget(key)
-        return Reply(204) if found is not None and deleted else NOT_FOUND
+        return Reply(204) if deleted else NOT_FOUND
 
     async def _cancel(self, key: str, scope: Scope, given: Given, receive: Receive) -> Reply:
         request = Request(scope, receive)

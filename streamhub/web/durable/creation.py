@@ -31,6 +31,7 @@ from streamhub.errors import (
     StreamUnfinishedError,
 )
 from streamhub.hub import Hub
+from streamhub.inputs import MAX_SECONDS
 from streamhub.outage import ride
 from streamhub.types import COMPLETED, Append, Lease, Offset, Retention, StreamInfo
 from streamhub.web.durable.stored import (
@@ -240,7 +241,7 @@ class Creator:
     def _retention_of(self, configuration: Configuration) -> Retention:
         kept = self._retention
         if configuration.ttl is not None:
-            seconds = max(configuration.ttl, 1) * TTL_SLACK
+            seconds = min(max(configuration.ttl, 1) * TTL_SLACK, MAX_SECONDS)
             return replace(kept, unfinished_seconds=seconds, ended_seconds=seconds)
         if configuration.expires is not None:  # readers and writers look at the moment itself; the store tidies up
             seconds = max(moment_of(configuration.expires) - time.time(), 0) + 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -16,8 +15,10 @@ from streamhub.errors import (
     DrainingError,
     HubClosedError,
     InvalidOffsetError,
+    ResponseAbortedError,
     ResumeRefusedError,
     StreamAbandonedError,
+    StreamHubError,
     StreamNotFoundError,
 )
 from streamhub.hub import Hub
@@ -126,14 +127,23 @@ class EventBody:
     async def run(self, connection: Connection) -> None:
         """Write the response. Its end, unless the stream's has been told, only asks the client to come again.
 
-        The errors in ``QUIET`` end it so as well; others leave, and the response breaks off.
+        The errors in ``QUIET`` end it so as well.
+
+        Raises:
+            ResponseAbortedError: the response breaks off, for another error or a client that does not read.
         """
         headers = [*SECURITY, SANDBOX, EVENT_STREAM, NO_CACHE, (b"x-accel-buffering", b"no")]
         if not self._first.configuration.is_text:
             headers.append((b"stream-sse-data-encoding", b"base64"))
         await connection.start(200, headers)
-        with contextlib.suppress(*QUIET):  # the client comes again, and is told
+        try:
             await self._write(connection)
+        except QUIET:
+            pass  # the client comes again, and is told
+        except ResponseAbortedError:
+            raise
+        except StreamHubError as exc:
+            raise ResponseAbortedError(f"the response was cut off: {exc}") from exc
         await connection.finish()
 
     async def _write(self, connection: Connection) -> None:

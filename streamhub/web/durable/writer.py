@@ -133,7 +133,12 @@ class Writers:
             )
         else:
             writers.move_to_end(key)
-        return await writer.write(write, chunks)
+        try:
+            return await writer.write(write, chunks)
+        except StreamNotFoundError:
+            if writers.get(key) is writer:  # names that are not there must not take the place of those that are
+                del writers[key]
+            raise
 
     def forget(self, key: str) -> None:
         """Describe a stream before the next write to it: it was created or deleted here."""
@@ -330,10 +335,13 @@ class StreamWriter:
 
     async def _describe(self) -> _Known:
         epoch = self._epoch
+        deadline = time.monotonic() + self._hub.settings.outage_seconds
         while self._went_back(info := await self._found()):
             # What was stored, and read, is lost. Its offsets must not become those of other messages.
+            if time.monotonic() >= deadline:
+                raise BackendUnavailableError(f"stream {self._key!r} went back, and its lease is held")
             await begin_span(self._hub, info)
-            await asyncio.sleep(random.uniform(0, 0.05))  # another process may be about to do it
+            await asyncio.sleep(random.uniform(0, 0.05))  # another process may be doing the same, or have died in it
         configuration = configuration_of(info.metadata, default_type=self._default_type)
         known = _Known(info.run, info.generation, info.metadata, configuration, state_of(info, configuration))
         if epoch == self._epoch and not known.state.closed:
