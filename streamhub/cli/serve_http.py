@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sized
-from importlib.util import find_spec
 
 MAX_HEAD_BYTES = 64 * 1024
 
 
 def protocol() -> type[asyncio.Protocol] | str:
     """Return uvicorn's setting ``http``."""
-    return "h11" if find_spec("httptools") is None else _bounded()
+    try:
+        return _bounded()
+    except ImportError:  # no httptools, or none for this system
+        return "h11"
 
 
 def _bounded() -> type[asyncio.Protocol]:

@@ -85,6 +85,9 @@ def _base(wheels: Path) -> bytes:
     programs = [Path("/bin") / name for name in ("sh", "install")]
     binaries = [interpreter, *programs, *(library / "lib-dynload").glob("*.so")]
     libraries = {found for binary in binaries for found in _libraries(binary)}
+    (libc,) = (path for path in libraries if path.name.startswith("libc.so"))
+    for name in ("dl", "m", "pthread", "rt"):  # wheels made for older systems name its parts
+        libraries.update(libc.parent.glob(f"lib{name}.so.*"))
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w", dereference=True) as archive:
         for name in ("python", "python3", interpreter.name):
