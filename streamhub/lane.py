@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from streamhub.errors import BackendUnavailableError, DataLostError, OffsetConflictError, StreamHubError
+from streamhub.nonces import Nonces
 from streamhub.outage import Outage
 from streamhub.types import Append, End, Metadata
 
@@ -66,6 +66,7 @@ class Lane:
         self.closed: bool = False
         self.wake: Callable[[], None] = lambda: None
         self.rest: Callable[[], None] = lambda: None
+        self._nonces = Nonces()
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._flying: Append | None = None
@@ -177,7 +178,7 @@ class Lane:
         metadata, self._metadata = self._metadata, None
         if metadata is not None:
             self._sent_metadata = (first + len(chunks) - 1, metadata)
-        return Append(self.key, self.generation, first, tuple(chunks), os.urandom(12), metadata, end)
+        return Append(self.key, self.generation, first, tuple(chunks), self._nonces.fresh(), metadata, end)
 
     def _prefix(self) -> tuple[list[bytes], int]:
         size = count = 0

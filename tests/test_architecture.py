@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ("errors", "types", "protocols", "sse"),
     ("inputs", "records", "rules", "options", "observer", "settings", "registry", "kit"),
-    ("tasks", "interrupt", "outage", "link", "cursor", "reader", "window"),
+    ("tasks", "nonces", "interrupt", "outage", "link", "cursor", "reader", "window"),
     ("lane", "committer", "feed", "keeper", "cancellation"),
     ("producer", "subscription", "run", "starter", "block", "canceller", "listing"),
     ("core",),
@@ -54,7 +54,6 @@ DRIVERS = {
 DRIVER_EXCEPTIONS = {
     ("streamhub/cli/doctor.py", "sqlite3"),  # tells its version
     ("streamhub/cli/serve.py", "starlette"),  # a type
-    ("streamhub/cli/serve_http.py", "uvicorn"),  # bounds what it keeps
     ("streamhub/web/server/http_metrics.py", "prometheus_client"),  # imported only beside streamhub.prometheus
 }
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from streamhub.errors import (
@@ -33,6 +33,7 @@ from streamhub.errors import (
     defect,
 )
 from streamhub.hub import Hub
+from streamhub.nonces import Nonces
 from streamhub.observer import Event, notify
 from streamhub.outage import Outage, ride
 from streamhub.tasks import consume
@@ -94,13 +95,13 @@ class Pending:
         self.answered: asyncio.Future[Outcome] | None = answered
 
 
-class _Known(NamedTuple):
-    """What this process remembers of a stream."""
+@dataclass(slots=True, eq=False)
+class _Known:
+    """What this process remembers of a run. Each append that it stores moves it on."""
 
-    run: str
     generation: int
-    metadata: Metadata
     configuration: Configuration
+    metadata: Metadata
     state: StreamState
 
 
@@ -166,6 +167,7 @@ class StreamWriter:
         self._tasks = tasks
         self._default_type = default_type
         self._max_waiting_bytes = max_waiting_bytes
+        self._nonces = Nonces()
         self._known: _Known | None = None
         self._reached = (0, 0)  # generation and index of the last message stored here
         self._epoch = 0  # grows with every reason to forget
@@ -207,7 +209,7 @@ class StreamWriter:
         if not isinstance(decision, Accept):
             return None
         state = decision.state
-        append = Append(self._key, known.generation, known.state.tail.index + 1, chunks, os.urandom(12))
+        append = Append(self._key, known.generation, known.state.tail.index + 1, chunks, self._nonces.fresh())
         try:
             answer = await self._store(append)
         except Exception as exc:  # noqa: BLE001 - it is told
@@ -343,7 +345,7 @@ class StreamWriter:
             await begin_span(self._hub, info)
             await asyncio.sleep(random.uniform(0, 0.05))  # another process may be doing the same, or have died in it
         configuration = configuration_of(info.metadata, default_type=self._default_type)
-        known = _Known(info.run, info.generation, info.metadata, configuration, state_of(info, configuration))
+        known = _Known(info.generation, configuration, info.metadata, state_of(info, configuration))
         if epoch == self._epoch and not known.state.closed:
             self._known = known
         return known
@@ -376,7 +378,7 @@ class StreamWriter:
             known.generation,
             before.tail.index + 1,
             tuple(chunks),
-            os.urandom(12),
+            self._nonces.fresh(),
             metadata,
             COMPLETED if after.closed else None,
         )
@@ -386,8 +388,9 @@ class StreamWriter:
         if self._known is not known or state.closed:
             self._known = None
             return
-        metadata = known.metadata if append.metadata is None else append.metadata
-        self._known = _Known(known.run, known.generation, metadata, known.configuration, state)
+        known.state = state
+        if append.metadata is not None:
+            known.metadata = append.metadata
 
     async def _store(self, append: Append) -> Appended | StreamHubError:
         """Send an append, again and again while nobody answers; its nonce keeps it from being stored twice."""
