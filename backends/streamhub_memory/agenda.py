@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -18,7 +19,7 @@ class Agenda(Generic[K]):
 
     def plan(self, key: K, due: float) -> None:
         """See to it that ``key`` comes up at ``due`` or before. Cheap when it is planned earlier already."""
-        if due < self._planned.get(key, float("inf")):
+        if due < self._planned.get(key, math.inf):
             self._planned[key] = due
             heapq.heappush(self._heap, (due, key))
 

@@ -109,6 +109,10 @@ class Exchange(Generic[K, T]):
         if not boxes:
             self._topics.pop(topic, None)
 
+    def is_wanted(self, topic: K) -> bool:
+        """Say whether anybody wants ``topic``."""
+        return topic in self._topics
+
     def publish(self, topic: K, item: T) -> None:
         """Deliver to those who want ``topic``."""
         for box in tuple(self._topics.get(topic, ())):

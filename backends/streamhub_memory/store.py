@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from streamhub.errors import StreamHubError
 from streamhub.rules import admit_append, admit_open, opened
@@ -16,8 +16,8 @@ from streamhub_memory.namespace import Namespace
 from streamhub_memory.session import Session
 from streamhub_memory.stream import StoredStream, fresh, page_of
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Given = TypeVarTuple("Given")
 
 # A larger append is hinted without its chunks: what a slow feed holds back stays bounded.
 MAX_PUSHED_BYTES = 64 * 1024
@@ -101,7 +101,7 @@ class MemoryStore:
             )
             log = stream.log if stream is not None and resume else ChunkLog()
             stream = namespace.streams[key] = StoredStream(info, owner, log, now)
-            namespace.stream_agenda.plan(key, stream.due)
+            namespace.stream_agenda.plan(key, stream.deadline)
             namespace.changes.publish(key, Change(key))
             return stream.describe(now)
 
@@ -162,7 +162,7 @@ class MemoryStore:
             if stream is None or stream.info(now).state not in ("open", "ended"):
                 return False
             stream.delete(now)
-            namespace.stream_agenda.plan(key, stream.due)
+            namespace.stream_agenda.plan(key, stream.deadline)
             namespace.changes.publish(key, Change(key))
             return True
 
@@ -176,9 +176,9 @@ class MemoryStore:
             return _sweep_streams(namespace, now, limit)
 
 
-def _answer(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | StreamHubError:
+def _answer(call: Callable[[*Given], T], *given: *Given) -> T | StreamHubError:
     try:
-        return call(*args, **kwargs)
+        return call(*given)
     except StreamHubError as exc:
         return exc.with_traceback(None)
 
@@ -196,22 +196,23 @@ def _append(namespace: Namespace, append: Append, now: float) -> Appended:
         return stored or Appended(append.last)
     size_bytes = sum(map(len, append.chunks))
     stream.store(append, size_bytes, now)
-    namespace.stream_agenda.plan(key, stream.due)
-    namespace.changes.publish(key, Change(key, append if size_bytes <= MAX_PUSHED_BYTES else None))
+    namespace.stream_agenda.plan(key, stream.deadline)
+    if namespace.changes.is_wanted(key):
+        namespace.changes.publish(key, Change(key, append if size_bytes <= MAX_PUSHED_BYTES else None))
     return Appended(append.last)
 
 
 def _sweep_streams(namespace: Namespace, now: float, limit: int) -> int:
     agenda, streams = namespace.stream_agenda, namespace.streams
     removed = 0
-    due = agenda.due(now, lambda key: streams[key].due if key in streams else None)
+    due = agenda.due(now, lambda key: streams[key].deadline if key in streams else None)
     for key in islice(due, limit):
         stream = streams[key]
         if stream.outlived(now):
             del streams[key]
         else:
             stream.expire()
-            agenda.plan(key, stream.due)
+            agenda.plan(key, stream.deadline)
         # Those who wait for a stream that has expired have heard nothing of it yet.
         namespace.changes.publish(key, Change(key))
         removed += 1

@@ -32,20 +32,15 @@ class StoredStream:
     """A stream, or the fence it left.
 
     ``deadline`` is when an open or ended stream expires; the fence then stands ``fence_seconds`` longer. Of a
-    deleted one it is when the fence goes.
+    deleted one it is when the fence goes. ``log`` holds the chunks.
     """
 
     def __init__(self, info: StreamInfo, owner: str, log: ChunkLog, now: float) -> None:
         self._info = info
-        self._log = log
+        self.log = log
         self.owner = owner
         self.end_nonce: bytes | None = None
         self.deadline = now + info.retention.unfinished_seconds
-
-    @property
-    def log(self) -> ChunkLog:
-        """The chunks."""
-        return self._log
 
     def info(self, now: float) -> StreamInfo:
         """Describe the stream as it is at ``now``, expired streams as such; not to be handed out."""
@@ -63,11 +58,6 @@ class StoredStream:
         fenced = self._info.state in ("deleted", "expired")
         return self.deadline if fenced else self.deadline + self._info.retention.fence_seconds
 
-    @property
-    def due(self) -> float:
-        """When ``sweep`` has something to remove next."""
-        return self.deadline
-
     def describe(self, now: float) -> StreamInfo:
         """Describe the stream for a caller."""
         info = self.info(now)
@@ -81,7 +71,7 @@ class StoredStream:
 
     def store(self, append: Append, size_bytes: int, now: float) -> None:
         """Store an admitted append."""
-        info, log = self._info, self._log
+        info, log = self._info, self.log
         retention = info.retention
         metadata = info.metadata if append.metadata is None else fresh(append.metadata)  # first: it may raise
         if append.chunks:
@@ -111,7 +101,7 @@ class StoredStream:
             run=info.run,
             attended=info.attended,
             spans=info.spans,
-            chunks=self._log.page(read.after_index, max_chunks=read.max_chunks, max_bytes=read.max_bytes),
+            chunks=self.log.page(read.after_index, max_chunks=read.max_chunks, max_bytes=read.max_bytes),
             first=info.first,
             tail=info.tail,
             end=info.end,
@@ -121,14 +111,14 @@ class StoredStream:
     def delete(self, now: float) -> None:
         """Become the fence of a deleted stream."""
         self._info = _fence(self._info, "deleted")
-        self._log = ChunkLog()
+        self.log = ChunkLog()
         self.deadline = now + self._info.retention.fence_seconds
 
     def expire(self) -> None:
         """Become the fence of an expired stream: it stands from the moment of expiry, not from this call."""
         self.deadline = self.gone
         self._info = _fence(self._info, "expired")
-        self._log = ChunkLog()
+        self.log = ChunkLog()
 
 
 def _fence(info: StreamInfo, state: str) -> StreamInfo:
