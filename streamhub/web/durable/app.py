@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from urllib.parse import quote
 
@@ -176,7 +176,8 @@ class DurableStreams:
         if cancels:
             return await self._cancel(key, scope, given, receive)
         if method == "POST":
-            return await self._append(key, given, receive)
+            write, chunks = write_in(given, await self._body(given, receive))
+            return reply_to_write(await self._writers.write(key, write, chunks), write)
         if method == "GET":
             return await self._read(key, scope, given, receive, send)
         if method == "HEAD":
@@ -203,12 +204,8 @@ class DurableStreams:
 
     # --- writing
 
-    async def _body(self, given: Given, receive: Receive) -> bytes:
-        return await read_body(given, receive, max_bytes=self._max_body_bytes, timeout_seconds=self._body_seconds)
-
-    async def _append(self, key: str, given: Given, receive: Receive) -> Reply:
-        write, chunks = write_in(given, await self._body(given, receive))
-        return reply_to_write(await self._writers.write(key, write, chunks), write)
+    def _body(self, given: Given, receive: Receive) -> Awaitable[bytes]:
+        return read_body(given, receive, max_bytes=self._max_body_bytes, timeout_seconds=self._body_seconds)
 
     async def _create(self, key: str, scope: Scope, given: Given, receive: Receive) -> Reply:
         if any(name in given for name in FORK_HEADERS):

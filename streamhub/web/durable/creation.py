@@ -41,6 +41,7 @@ from streamhub.web.durable.stored import (
     is_creating,
     moment_of,
     tail_of,
+    visible_configuration,
 )
 
 LEASE_SECONDS = 5.0
@@ -173,9 +174,8 @@ class Creator:
         return (await ride(lambda: self._hub.store.describe([key]), self._hub.settings.outage_seconds))[0]
 
     def _is_there(self, found: StreamInfo) -> bool:
-        if found.state not in ("open", "ended") or _is_begun(found):
-            return False
-        return not self._configuration(found).has_expired(time.time())
+        visible = visible_configuration(found.metadata, attended=found.attended, default_type=self._default_type)
+        return found.state in ("open", "ended") and visible is not None
 
     def _configuration(self, found: StreamInfo) -> Configuration:
         return configuration_of(found.metadata, default_type=self._default_type)

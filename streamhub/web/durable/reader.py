@@ -20,7 +20,7 @@ from streamhub.outage import ride
 from streamhub.types import End, Offset, Page, Read, StreamInfo
 from streamhub.web.durable.creation import TTL_SLACK
 from streamhub.web.durable.offsets import Place, write_offset
-from streamhub.web.durable.stored import Configuration, configuration_of, is_creating
+from streamhub.web.durable.stored import Configuration, visible_configuration
 
 PAGE_CHUNKS = 4096
 PAGE_BYTES = 1024 * 1024
@@ -80,9 +80,8 @@ class Reader:
             while not page.chunks and page.first > after + 1 and page.tail > after:  # the first ones were trimmed
                 after = page.first - 1
                 page = await self._page(key, after)
-        configuration = configuration_of(page.metadata, default_type=self._default_type)
-        hidden = is_creating(page.metadata, attended=page.attended)
-        if hidden or configuration.has_expired(time.time()):
+        configuration = visible_configuration(page.metadata, attended=page.attended, default_type=self._default_type)
+        if configuration is None:
             raise StreamNotFoundError(key, None)
         if isinstance(place, Offset):
             _check(key, place, page)
@@ -98,9 +97,8 @@ class Reader:
         info = (await ride(lambda: self._hub.store.describe([key]), self._hub.settings.outage_seconds))[0]
         if info is None or info.state not in ("open", "ended"):
             return None
-        configuration = configuration_of(info.metadata, default_type=self._default_type)
-        hidden = is_creating(info.metadata, attended=info.attended)
-        return None if hidden or configuration.has_expired(time.time()) else (info, configuration)
+        configuration = visible_configuration(info.metadata, attended=info.attended, default_type=self._default_type)
+        return None if configuration is None else (info, configuration)
 
     async def _page(self, key: str, after: int) -> Page:
         reads = [Read(key, after, PAGE_CHUNKS, PAGE_BYTES)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -109,6 +110,14 @@ def configuration_of(metadata: Metadata, *, default_type: str) -> Configuration:
 
 def _is_content_type(said: object) -> TypeGuard[str]:
     return isinstance(said, str) and bool(said) and said.isascii() and said.isprintable()
+
+
+def visible_configuration(metadata: Metadata, *, attended: bool, default_type: str) -> Configuration | None:
+    """Read what a stream was created with; None while clients may not see it: unfinished, or past its moment."""
+    if is_creating(metadata, attended=attended):
+        return None
+    configuration = configuration_of(metadata, default_type=default_type)
+    return None if configuration.has_expired(time.time()) else configuration
 
 
 def is_creating(metadata: Metadata, *, attended: bool) -> bool:

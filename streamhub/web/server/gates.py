@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from hashlib import sha256
 from hmac import compare_digest
 from urllib.parse import urlsplit
@@ -28,16 +28,15 @@ class BearerGate:
         # Digests: comparing them takes the same time whatever the tokens' lengths.
         self._digests = [sha256(check_token(token).encode()).digest() for token in tokens]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Let the request through, or refuse it."""
         given = header(scope, b"authorization") or b""
         scheme, _, token = given.partition(b" ")
         digest = sha256(token.strip()).digest()
         known = [compare_digest(digest, each) for each in self._digests]  # each of them, wherever a match is
         if scheme.lower() == b"bearer" and any(known):
-            await self._app(scope, receive, send)
-        else:
-            await answer(send, 401, _what_is_missing(scheme, token), _CHALLENGE)
+            return self._app(scope, receive, send)
+        return answer(send, 401, _what_is_missing(scheme, token), _CHALLENGE)
 
 
 def _what_is_missing(scheme: bytes, token: bytes) -> bytes:
@@ -57,12 +56,11 @@ class LoopbackGate:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Let the request through, or refuse it."""
         if _LOOPBACK.fullmatch(header(scope, b"host") or b""):
-            await self._app(scope, receive, send)
-        else:
-            await answer(send, 403, b"this server is for localhost: see its options --token, --authorize and --open\n")
+            return self._app(scope, receive, send)
+        return answer(send, 403, b"this server is for localhost: see its options --token, --authorize and --open\n")
 
 
 class OriginGate:
@@ -76,13 +74,12 @@ class OriginGate:
         self._app = app
         self._origins = {origin.encode() for origin in origins}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Let the request through, or refuse it."""
         origin = header(scope, b"origin")
         if origin is None or scope["method"] in _READING or self._knows(scope, origin):
-            await self._app(scope, receive, send)
-        else:
-            await answer(send, 403, b"%b may not change streams here: see --cors-origin\n" % pages_of(origin))
+            return self._app(scope, receive, send)
+        return answer(send, 403, b"%b may not change streams here: see --cors-origin\n" % pages_of(origin))
 
     def _knows(self, scope: Scope, origin: bytes) -> bool:
         if origin in self._origins or b"*" in self._origins:
