@@ -102,11 +102,11 @@ async def serving(server: str) -> AsyncIterator[tuple[int, int]]:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="streamhub-bench-"))
             data = [folder] if server == PEERS[1] else []
             command = [node(), str(SCRIPTS / "durable_server.mjs"), str(port), *data]
+        elif server == PEERS[2]:
+            command = uvicorn("benchmarks.durable_apps:rakaia", port, *UVICORN)
         else:
-            app = "rakaia" if server == PEERS[2] else "ours"
-            if app == "ours":
-                variables["STREAMHUB_URL"] = stack.enter_context(fresh_place(server.split()[-1], None)).url
-            command = uvicorn(f"benchmarks.durable_apps:{app}", port, *UVICORN)
+            variables["STREAMHUB_URL"] = stack.enter_context(fresh_place(server.split()[-1], None)).url
+            command = [sys.executable, "-m", "streamhub", "serve", "--port", str(port), "--prefix", "/", "--open"]
         async with running(command, port, **variables) as pid:
             yield port, pid
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import errno
 import gc
@@ -17,7 +18,6 @@ from streamhub import Hub
 from streamhub.cli import status
 from streamhub.cli.output import fail, note, one_line
 from streamhub.cli.running import environment
-from streamhub.cli.serve_http import protocol
 from streamhub.errors import ConfigError
 from streamhub.inputs import MAX_SECONDS
 from streamhub.options import redact
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from streamhub.prometheus import Metrics
 
 BACKLOG = 2048
-KEEP_ALIVE_SECONDS = 75  # longer than load balancers keep an idle connection: else they send into one that closes
+QUIET_SECONDS = 75  # longer than load balancers keep an idle connection: else they send into one that closes
 
 
 def serve(args: Namespace) -> int:
@@ -112,7 +112,7 @@ def _run(app: ASGIApp, args: Namespace, hub: Hub, listener: socket.socket) -> in
 
     config = uvicorn.Config(
         app,
-        http=protocol(),  # pyright: ignore[reportArgumentType]
+        http=_protocol(),  # pyright: ignore[reportArgumentType]
         lifespan="on",
         interface="asgi3",
         ws="none",
@@ -120,7 +120,7 @@ def _run(app: ASGIApp, args: Namespace, hub: Hub, listener: socket.socket) -> in
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=QUIET_SECONDS,
         timeout_graceful_shutdown=max(1, math.ceil(hub.settings.drain_seconds)),
         ssl_certfile=args.tls_cert,
         ssl_keyfile=args.tls_key,
@@ -134,6 +134,15 @@ def _run(app: ASGIApp, args: Namespace, hub: Hub, listener: socket.socket) -> in
     except SystemExit:  # it has logged why it does not start
         return status.ERROR
     return status.COMPLETED
+
+
+def _protocol() -> type[asyncio.Protocol] | str:
+    """Return uvicorn's setting ``http``."""
+    try:
+        from streamhub.web.server.http1 import Http1
+    except ImportError:  # no httptools, or none for this system
+        return "h11"
+    return Http1
 
 
 def _collect_seldom() -> None:

@@ -45,11 +45,11 @@ async def test_suite_of_the_protocol_passes(kind: str, tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def server(url: str) -> AsyncIterator[int]:
-    """Run the application in a process of its own inside the block; yield its port."""
+    """Run ``streamhub serve`` inside the block; yield its port."""
     port = free_port()
+    options = ["--port", str(port), "--prefix", "/", "--open", "--long-poll-seconds", "0.5"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "durable_app:app", "--port", str(port), "--log-level", "warning"],
-        env={**os.environ, "STREAMHUB_URL": url, "PYTHONPATH": str(Path(__file__).parent)},
+        [sys.executable, "-m", "streamhub", "serve", *options], env={**os.environ, "STREAMHUB_URL": url}
     )
     try:
         await answering(port, process)
