@@ -53,7 +53,7 @@ def _parts(commands: Iterable[bytes]) -> Iterator[list[bytes]]:
 class Pipeline:
     """Keeps one connection to where ``dial`` leads, opened when it is needed.
 
-    A task serves what was sent, while there is anything: what is sent meanwhile goes out together, next.
+    One task serves what is sent; what is sent meanwhile goes out together, next.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Pipeline:
         self._flying: list[_Batch] = []
         self._wire: Wire | None = None
         self._task: asyncio.Task[None] | None = None
+        self._rest: asyncio.Future[None] | None = None  # while the task has nothing to do
         self._leaving = False
         self._closed = False
 
@@ -109,57 +110,67 @@ class Pipeline:
         self._waiting.append(batch)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._serve(), name="redis pipeline")
+        elif self._rest is not None and not self._rest.done():
+            self._rest.set_result(None)
         return await batch.future
 
     async def _serve(self) -> None:
-        while self._waiting:
+        while True:
             try:
-                wire = await self._connected()
+                # One limit for many exchanges, each of which puts it off: a timer of its own costs as much as it does.
+                async with asyncio.timeout(None) as limit:
+                    await self._serve_within(limit)
             except Exception as exc:  # noqa: BLE001 - converted, for each caller
-                self._flying, self._waiting = self._waiting, []
-                self._fail(exc)
-                continue
-            self._flying = [batch for batch in self._waiting if not batch.future.cancelled()]
-            self._waiting = []
-            try:
-                await self._exchange(wire, self._flying)
-            except Exception as exc:  # noqa: BLE001 - converted, for each caller
-                self._fail(exc)
-                await self._drop()
-            self._flying = []
-            if wire.demoted:
-                self._on_demoted()
+                if self._flying:  # else the limit was reached in rest
+                    self._fail(exc)
+                    await self._drop()
 
-    async def _connected(self) -> Wire:
+    async def _serve_within(self, limit: asyncio.Timeout) -> None:
+        while True:
+            if not self._waiting:
+                self._rest = asyncio.get_running_loop().create_future()
+                await self._rest
+            self._flying, self._waiting = self._waiting, []
+            wire = await self._connected(limit)
+            self._flying = [batch for batch in self._flying if not batch.future.cancelled()]
+            try:
+                await self._exchange(wire, self._flying, limit)
+            finally:
+                if wire.demoted:
+                    self._on_demoted()
+            self._flying = []
+
+    async def _connected(self, limit: asyncio.Timeout) -> Wire:
         if self._wire is not None and (self._leaving or await self._wire.stale()):
             # Nothing is awaited on it: nobody needs to know.
             await self._drop()
         if self._wire is None:
+            limit.reschedule(None)  # it has limits of its own
             self._wire = await self._dial()
         self._leaving = False
         return self._wire
 
-    async def _exchange(self, wire: Wire, batches: Sequence[_Batch]) -> None:
+    async def _exchange(self, wire: Wire, batches: Sequence[_Batch], limit: asyncio.Timeout) -> None:
         commands = [command for batch in batches for command in batch.commands]
         confirmed = [batch for batch in batches if batch.confirmed]
         if confirmed:
             # One for all of them, and nobody else waits for it.
             commands.append(self._confirmation)
-        async with asyncio.timeout(self._timeout_seconds) as limit:
-            for part in _parts(commands):
-                await wire.send(part)
+        self._extend(limit)
+        for part in _parts(commands):
+            await wire.send(part)
+            self._extend(limit)
+        for batch in batches:
+            for _ in batch.commands:
+                batch.replies.append(await wire.receive())
                 self._extend(limit)
-            for batch in batches:
-                for _ in batch.commands:
-                    batch.replies.append(await wire.receive())
-                    self._extend(limit)
-                if not batch.confirmed:
-                    batch.resolve()
-            if confirmed:
-                reply = await wire.receive()
-                for batch in confirmed:
-                    batch.replies.append(reply)
-                    batch.resolve()
+            if not batch.confirmed:
+                batch.resolve()
+        if confirmed:
+            reply = await wire.receive()
+            for batch in confirmed:
+                batch.replies.append(reply)
+                batch.resolve()
 
     def _extend(self, limit: asyncio.Timeout) -> None:
         until = asyncio.get_running_loop().time() + self._timeout_seconds

@@ -191,6 +191,21 @@ async def test_a_reply_that_comes_too_late_is_nobodys(harness: RedisHarness) -> 
         assert [info.tail for info in infos] == list(range(1, 13))
 
 
+async def test_connection_at_rest_outlives_the_time_limit_of_calls(harness: RedisHarness) -> None:
+    harness.url = f"{harness.server.url}?prefix={harness.store_prefix}&timeout_seconds=0.1"
+    backend = await harness.make()
+    writer = Writer(backend.store, harness.unique_key())
+    await writer.open()
+    with harness.server.admin() as admin:
+        before = admin.info("stats")["total_connections_received"]
+        for number in range(40):
+            # Some calls come right when the limit that the call before them set is reached.
+            await asyncio.sleep(0.09 + 0.001 * (number % 20))
+            await writer.append(b"%d" % number)
+        assert admin.info("stats")["total_connections_received"] == before
+    assert await read_all(backend.store, writer.key) == [b"%d" % number for number in range(40)]
+
+
 async def test_closing_ends_calls_and_feeds(harness: RedisHarness, backend: RedisBackend) -> None:
     async with harness.paused():
         call = asyncio.ensure_future(backend.store.describe(["k"]))
