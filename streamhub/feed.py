@@ -82,10 +82,10 @@ class Feed:
 
     def push(self, append: Append | None) -> None:
         """Take in a hint, with what was stored if the store sent it along."""
-        if append is not None and self.window is not None and self.window.holds(append):
+        settled, window = self.settled == self.version, self.window
+        fits = append is not None and window is not None and window.push(append)
+        if not fits and append is not None and window is not None and window.holds(append):
             return
-        settled = self.settled == self.version
-        fits = append is not None and self.window is not None and self.window.push(append)
         self.changed()
         if settled and fits:
             self.settled = self.version

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from streamhub.errors import HubClosedError, HubContextError
@@ -66,11 +67,19 @@ class Inbox(Generic[T]):
         self._summary = summary
         self._items: deque[T] = deque()
         self._arrived = asyncio.Event()
+        self._take: Callable[[T], None] | None = None
         self._error: Exception | None = None
         self._closed = False
 
     def put(self, item: T) -> None:
         """Add an item; when there are ``MAX_ITEMS``, all are replaced by the summary."""
+        if self._take is not None:
+            try:
+                self._take(item)
+            except Exception as exc:  # noqa: BLE001 - the reader's, not the listener's that puts: the reader gets it
+                self._take = None
+                self.close(exc)
+            return
         if len(self._items) >= MAX_ITEMS:
             self._items.clear()
             item = self._summary
@@ -86,6 +95,23 @@ class Inbox(Generic[T]):
         if not self._closed:
             self._closed, self._error = True, error
             self._arrived.set()
+
+    async def hand_to(self, take: Callable[[T], None]) -> None:
+        """Call ``take`` with each item, and where it is put: a task that iterates gets it a turn of the loop later.
+
+        Ends as iterating would, or with what ``take`` raises.
+        """
+        while self._items:
+            take(self._items.popleft())
+        self._take = take
+        try:
+            while not self._closed:
+                self._arrived.clear()
+                await self._arrived.wait()
+        finally:
+            self._take = None
+        if self._error is not None:
+            raise self._error
 
     def __aiter__(self) -> Inbox[T]:
         return self

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from streamhub.errors import BackendUnavailableError
+from streamhub.kit import Inbox
 from streamhub.outage import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, ride
 from streamhub.tasks import TaskOwner
 
@@ -111,8 +112,7 @@ class Link(Generic[Topic, Item]):
                 async with self._connect() as wire:
                     await self._follow(wire, again)
                     pause, again, told = FIRST_PAUSE_SECONDS, True, ""
-                    async for item in wire.items:
-                        self._on_item(item)
+                    await self._take_all(wire.items)
                 raise BackendUnavailableError(f"the {self._name} ended")
             except BackendUnavailableError as exc:
                 failure = exc
@@ -126,6 +126,14 @@ class Link(Generic[Topic, Item]):
             self._set(None, failure)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    async def _take_all(self, items: AsyncIterable[Item]) -> None:
+        source = aiter(items)
+        if isinstance(source, Inbox):
+            await source.hand_to(self._on_item)
+            return
+        async for item in source:
+            self._on_item(item)
 
     async def _follow(self, wire: Wire[Topic, Item], again: bool) -> None:
         joined = list(self._wanted)

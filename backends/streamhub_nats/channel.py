@@ -19,7 +19,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import Error, SlowConsumerError
+from nats.errors import Error
 
 from streamhub.errors import BackendUnavailableError, StreamHubError
 from streamhub_nats.faults import forbidden, unavailable
@@ -28,9 +28,6 @@ CLOSE_SECONDS = 2.0
 AGAIN_SECONDS = 1.0
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "(?P<subject>[^"]*)"', re.IGNORECASE)
-
-_PENDING_MESSAGES = 65536
-_PENDING_BYTES = 64 * 1024 * 1024
 
 
 class _Call:
@@ -55,7 +52,7 @@ class _Call:
             self.done.set_exception(error)
 
 
-class _Answers(asyncio.Future[Msg]):
+class _Receiver(asyncio.Future[Msg]):
     """Never done: hands each message on as the driver reads it. A callback would cost a turn of a task for each."""
 
     def __init__(self, receive: Callable[[Msg], None]) -> None:
@@ -76,7 +73,6 @@ class Channel:
         inbox: str,
         timeout_seconds: float,
         on_end: Callable[[StreamHubError], None],
-        on_slow: Callable[[str], None] = lambda subject: None,
     ) -> None:
         """Begin without a client.
 
@@ -85,7 +81,6 @@ class Channel:
             inbox: what the subjects of answers begin with.
             timeout_seconds: how long a call waits.
             on_end: called once, with the error that ended the connection, unless it is closed.
-            on_slow: called with the subject of a message that was dropped.
         """
         self.where = where
         self.client = Client()
@@ -93,7 +88,6 @@ class Channel:
         self._timeout_seconds = timeout_seconds
         self._inbox = f"{inbox}.{secrets.token_hex(8)}"
         self._on_end = on_end
-        self._on_slow = on_slow
         self._numbers = itertools.count(1)
         self._calls: dict[str, _Call] = {}  # the oldest first, and so by their deadlines
         self._timer: asyncio.TimerHandle | None = None
@@ -113,7 +107,7 @@ class Channel:
         reading: asyncio.Task[None] = getattr(self.client, "_reading_task")  # noqa: B009 - private
         reading.add_done_callback(self._stopped)
         await self.client.subscribe(  # pyright: ignore[reportUnknownMemberType] - an untyped future
-            f"{self._inbox}.*", future=_Answers(self._answered)
+            f"{self._inbox}.*", future=_Receiver(self._answered)
         )
 
     async def ask(
@@ -180,12 +174,9 @@ class Channel:
             ConfigError: the user may not subscribe to it.
         """
 
-        async def received(message: Msg) -> None:
-            receive(message)
-
         try:
             subscription = await self.client.subscribe(  # pyright: ignore[reportUnknownMemberType]
-                subject, cb=received, pending_msgs_limit=_PENDING_MESSAGES, pending_bytes_limit=_PENDING_BYTES
+                subject, future=_Receiver(receive)
             )
         except Error as exc:
             raise unavailable(self.where, exc) from exc
@@ -222,9 +213,6 @@ class Channel:
 
     async def told(self, exc: Exception) -> None:
         """Take in what the driver says went wrong."""
-        if isinstance(exc, SlowConsumerError):
-            self._on_slow(exc.subject)
-            return
         denied = _DENIED.search(str(exc))
         if denied is None:
             self.reason = exc

@@ -34,13 +34,7 @@ class Dialler:
         """What messages call the servers."""
         return self._target.where
 
-    async def dial(
-        self,
-        purpose: str,
-        *,
-        on_end: Callable[[StreamHubError], None],
-        on_slow: Callable[[str], None] = lambda subject: None,
-    ) -> Channel:
+    async def dial(self, purpose: str, *, on_end: Callable[[StreamHubError], None]) -> Channel:
         """Connect to the first server that can be reached.
 
         Raises:
@@ -57,7 +51,6 @@ class Dialler:
                 inbox=self._options.inbox,
                 timeout_seconds=self._options.timeout_seconds,
                 on_end=on_end,
-                on_slow=on_slow,
             )
             await self._connect(channel, host, settings)
             return channel

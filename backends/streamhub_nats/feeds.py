@@ -49,11 +49,6 @@ class NatsChangeFeed:
         if key is not None and (change := read_hint(key, message)) is not None:
             self._inbox.put(change)
 
-    def missed(self, subject: str) -> None:
-        """Note that a message was dropped."""
-        if (key := self._keys.get(subject)) is not None:
-            self._inbox.put(Change(key))
-
     def fail(self, error: StreamHubError | None) -> None:
         """End."""
         self._inbox.close(error)
@@ -92,10 +87,6 @@ class NatsRequestFeed:
             self._inbox.put(read_request(ref, message.data, 0)[0])
         except StreamHubError:
             self._inbox.put(None)  # a later release wrote it: whoever reads what is pending meets it
-
-    def missed(self, subject: str) -> None:
-        """Note that a message was dropped."""
-        self._inbox.put(None)
 
     def fail(self, error: StreamHubError | None) -> None:
         """End."""

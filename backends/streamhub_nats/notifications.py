@@ -22,16 +22,12 @@ class Subscriber(Protocol):
         """Take in what was published on a subject."""
         ...
 
-    def missed(self, subject: str) -> None:
-        """Note that something published on a subject was dropped."""
-        ...
-
     def fail(self, error: StreamHubError | None) -> None:
         """End, with an error."""
         ...
 
 
-Dial = Callable[[Callable[[StreamHubError], None], Callable[[str], None]], Awaitable[Channel]]
+Dial = Callable[[Callable[[StreamHubError], None]], Awaitable[Channel]]
 
 
 class Notifications:
@@ -83,7 +79,7 @@ class Notifications:
             if self._opening is opening and opening is not None and opening.done():
                 self._ended(error)
 
-        channel = await self._dial(ended, self._missed)
+        channel = await self._dial(ended)
         if channel.error is not None:
             await channel.aclose()
             raise channel.error
@@ -140,10 +136,6 @@ class Notifications:
     def _received(self, subject: str, message: Msg) -> None:
         for feed in tuple(self._wanted.get(subject, ())):
             feed.receive(subject, message)
-
-    def _missed(self, subject: str) -> None:
-        for feed in tuple(self._wanted.get(subject, ())):
-            feed.missed(subject)
 
     def _ended(self, error: StreamHubError) -> None:
         feeds, self._feeds, self._wanted, self._opening = self._feeds, set(), {}, None

@@ -99,9 +99,9 @@ class Server:
     def _ended(self, error: StreamHubError) -> None:
         self._doubtful = True
 
-    async def listener(self, on_end: Callable[[StreamHubError], None], on_slow: Callable[[str], None]) -> Channel:
+    async def listener(self, on_end: Callable[[StreamHubError], None]) -> Channel:
         """Open a connection for notifications. The caller closes it."""
-        return await self._dialler.dial("notifications", on_end=on_end, on_slow=on_slow)
+        return await self._dialler.dial("notifications", on_end=on_end)
 
     async def aclose(self) -> None:
         """Close the connection; calls that wait raise."""
