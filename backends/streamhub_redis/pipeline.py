@@ -141,14 +141,14 @@ class Pipeline:
             self._flying = []
 
     async def _connected(self, limit: asyncio.Timeout) -> Wire:
-        if self._wire is not None and (self._leaving or await self._wire.stale()):
-            # Nothing is awaited on it: nobody needs to know.
-            await self._drop()
-        if self._wire is None:
-            limit.reschedule(None)  # it has limits of its own
-            self._wire = await self._dial()
+        wire = self._wire
+        if wire is not None and not self._leaving and not await wire.stale():
+            return wire
+        limit.reschedule(None)  # of the calls before; dialling has limits of its own
+        await self._drop()  # nothing is awaited on it: nobody needs to know
+        wire = self._wire = await self._dial()
         self._leaving = False
-        return self._wire
+        return wire
 
     async def _exchange(self, wire: Wire, batches: Sequence[_Batch], limit: asyncio.Timeout) -> None:
         commands = [command for batch in batches for command in batch.commands]

@@ -1,4 +1,4 @@
-"""The Durable Streams server that the protocol's suite and the official clients are run against."""
+"""The Durable Streams application that the official clients are run against; the protocol's suite has serve."""
 
 from __future__ import annotations
 
