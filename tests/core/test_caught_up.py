@@ -6,7 +6,7 @@ from streamhub import Hub
 
 
 async def test_subscription_tells_whether_all_that_is_known_was_delivered() -> None:
-    async with Hub.from_url("memory://") as hub, hub.produce("s") as producer:
+    async with Hub.from_url("memory://caught-up") as hub, hub.produce("s") as producer:
         for text in "abc":
             await producer.send(text)
         await producer.flush()
@@ -25,7 +25,7 @@ async def test_subscription_tells_whether_all_that_is_known_was_delivered() -> N
 
 
 async def test_end_is_known_with_the_last_chunk_and_not_before_it() -> None:
-    async with Hub.from_url("memory://") as hub:
+    async with Hub.from_url("memory://known-end") as hub:
         async with hub.produce("s") as producer:
             await producer.send("a")
             await producer.send("b")

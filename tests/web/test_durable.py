@@ -637,9 +637,9 @@ async def whole(client: Client, path: str = "/s") -> bytes:
             return b"[" + b",".join(filter(None, parts)) + b"]"
 
 
-async def test_writes_of_one_turn_ride_together_where_nothing_is_waited_for() -> None:
+async def test_writes_of_one_turn_ride_together_where_nothing_is_waited_for(place: str) -> None:
     appends: list[Event] = []
-    async with Hub.from_url("memory://", observer=appends.append) as hub:
+    async with Hub.from_url(place, observer=appends.append) as hub:
         client = serve(hub)
         await client("PUT", "/s", **TEXT)
         for _ in range(40):  # so long a write has been alone that not every one looks for others
@@ -783,8 +783,8 @@ async def test_store_that_went_back_gives_no_offset_twice(hub: Hub, seq: int) ->
     assert (await client("GET", f"/s?offset={before}")).body == (b"d" if seq == 2 else b"cd")
 
 
-async def test_store_that_went_back_is_waited_for_while_a_dead_process_holds_the_lease() -> None:
-    async with Hub.from_url("memory://went-back?outage_seconds=0.5") as hub:
+async def test_store_that_went_back_is_waited_for_while_a_dead_process_holds_the_lease(place: str) -> None:
+    async with Hub.from_url(f"{place}?outage_seconds=0.5") as hub:
         client = serve(hub)
         await client("PUT", "/s", **TEXT)
         streams = hub.store._session.namespace.streams
