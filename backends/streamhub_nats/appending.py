@@ -12,6 +12,7 @@ from streamhub.types import Append, Appended
 from streamhub_nats.agenda import Agenda
 from streamhub_nats.chain import Chain, crowded
 from streamhub_nats.concurrently import concurrently
+from streamhub_nats.drafts import Draft
 from streamhub_nats.ledger import OvertakenError
 from streamhub_nats.session import ATTEMPTS
 from streamhub_nats.stored import Stored
@@ -38,8 +39,11 @@ class Appender:
             return exc.with_traceback(None)
 
     async def _append(self, item: Append) -> Appended:
+        clock = self._chain.clock
+        if not clock.fresh:
+            await clock.look()
         known = self._chain.tails.get(item.key)
-        if known is not None and await self._fits(known, item):
+        if known is not None and self._fits(known, item):
             # What this process wrote last is the newest, as a rule. If it is not, nothing is written.
             try:
                 return await self._store(known, item)
@@ -51,19 +55,19 @@ class Appender:
             if done is not None or stored is None:
                 return done or Appended(item.last)
             try:
-                return await self._store(stored, item)
+                return await self._store(Draft(stored), item)
             except OvertakenError:
                 continue
         raise crowded(item.key)
 
-    async def _fits(self, known: Stored, item: Append) -> bool:
-        record = known.record
+    def _fits(self, known: Draft, item: Append) -> bool:
+        record = known.base.record
         if record.generation != item.generation or item.first != record.tail + 1:
             return False
-        if known.state_at(await self._chain.now()) != "open":
+        if self._chain.clock.middle >= known.deadline_ns:
             return False
         try:
-            check_caps(known.opening.retention, item, first=record.first, size_bytes=record.size_bytes)
+            check_caps(known.base.opening.retention, item, first=record.first, size_bytes=record.size_bytes)
         except StreamHubError:
             return False  # it must be refused for what is stored, not for what was known
         return True
@@ -78,17 +82,18 @@ class Appender:
                 nonce_at_first = None if place is None else place[1].nonce
         return admit_append(info, item, nonce_at_first=nonce_at_first, end_nonce=end_nonce)
 
-    async def _store(self, base: Stored, item: Append) -> Appended:
+    async def _store(self, draft: Draft, item: Append) -> Appended:
+        base, chain = draft.base, self._chain
         metadata = b"" if item.metadata is None else json.dumps(item.metadata, ensure_ascii=False).encode()
-        record = base.appended(item, head_bytes=len(metadata))
+        body = metadata + (pack_chunks(item.chunks) if item.chunks else b"")
+        record = draft.record(item, head_bytes=len(metadata))
         trims = base.opening.retention.overflow == "trim"
         if trims:
             record = await self._trimmer.trimmed(base, record, item)
-        body = metadata + (pack_chunks(item.chunks) if item.chunks else b"")
-        chain = self._chain
-        stored = await chain.write(item.key, record, body, base=base, opening=base.opening)
+        line = b"" if trims or metadata or item.end is not None else draft.line(record)
+        stored = await chain.write(item.key, record, body, base=base, opening=base.opening, line=line)
         if item.end is None:
-            chain.tails.put(item.key, stored)
+            chain.tails.put(item.key, Draft(stored))
         else:
             chain.tails.drop(item.key)
             await self._agenda.arm(item.key, record.life_ms)

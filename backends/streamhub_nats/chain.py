@@ -11,6 +11,7 @@ import json
 from streamhub.errors import BackendUnavailableError, StreamExpiredError
 from streamhub.types import Metadata
 from streamhub_nats import marks
+from streamhub_nats.drafts import Draft
 from streamhub_nats.ledger import Message
 from streamhub_nats.record import Opening, Record, read_opening, read_record, write_record
 from streamhub_nats.session import ATTEMPTS, Recent, Session
@@ -31,7 +32,7 @@ class Chain:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.clock = session.clock(session.streams)
-        self.tails: Recent[str, Stored] = Recent(_TAILS)  # what this process wrote last
+        self.tails: Recent[str, Draft] = Recent(_TAILS)  # what this process wrote last
         self._ledger = session.streams
         self._openings: Recent[tuple[int, str], Opening] = Recent(_OPENINGS)
         self._metadata: Recent[tuple[int, str], Metadata] = Recent(_METADATA)
@@ -132,17 +133,21 @@ class Chain:
         opening: Opening,
         alone: bool = False,
         ttl_seconds: float | None = None,
+        line: bytes = b"",
     ) -> Stored:
         """Write a record behind ``base``, or none; all or nothing, whatever its size.
+
+        ``line`` is the record's, where it has been written already.
 
         Raises:
             OvertakenError: ``base`` is not the newest record.
             StreamExpiredError: it was stored too late, and is void.
         """
-        await self.clock.look()
+        if not self.clock.fresh:
+            await self.clock.look()
         subject = self.session.names.stream(key)
         after = 0 if base is None else base.sequence
-        data = write_record(record, body)
+        data = line + body if line else write_record(record, body)
         room = (await self.session.server.channel()).client.max_payload - len(subject) - HEADER_BYTES
         if len(data) > room and base is not None and record.kind == "append":
             after, record, data = await self._write_parts(subject, record, body, base, room)
@@ -172,7 +177,8 @@ class Chain:
         return after, record, write_record(record, body[start:])
 
     async def _check_in_time(self, key: str, sequence: int, record: Record) -> None:
-        await self.clock.look()
+        if not self.clock.fresh:
+            await self.clock.look()
         if not record.until_ms or self.clock.latest <= record.until_ms * MILLISECOND:
             return
         message = await self._ledger.at(sequence)

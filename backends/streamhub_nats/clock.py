@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from streamhub.errors import BackendUnavailableError
@@ -19,16 +20,19 @@ class Clock:
         self._ledger = ledger
         self._earliest = 0  # the server's time at our monotonic 0, if the answer took no time to come
         self._latest = 0  # the same, if the question took none
-        self._looked: float | None = None
+        self._looked = -math.inf
         self._asking = False
+
+    @property
+    def fresh(self) -> bool:
+        """Whether ``look`` would not ask: what is written in between need not wait for it, not even for a moment."""
+        return time.monotonic() - self._looked < FRESH_SECONDS
 
     async def look(self) -> None:
         """Ask the server, unless that has been done just now, or somebody is about to."""
-        if self._looked is not None:
-            age = time.monotonic() - self._looked
-            # A thousand producers notice at once: one asks, and the others go on with what was known a moment ago.
-            if age < FRESH_SECONDS or (self._asking and age < 2 * FRESH_SECONDS):
-                return
+        # A thousand producers notice at once: one asks, and the others go on with what was known a moment ago.
+        if self.fresh or (self._asking and time.monotonic() - self._looked < 2 * FRESH_SECONDS):
+            return
         self._asking = True
         try:
             await self._ask()
@@ -48,7 +52,12 @@ class Clock:
     async def now(self) -> int:
         """Return the server's time, in nanoseconds since 1970."""
         await self.look()
-        return (self.earliest + self.latest) // 2
+        return self.middle
+
+    @property
+    def middle(self) -> int:
+        """It is about this. Call ``look`` first."""
+        return (self._earliest + self._latest) // 2 + time.monotonic_ns()
 
     @property
     def earliest(self) -> int:

@@ -11,7 +11,7 @@ from streamhub.errors import StreamHubError
 from streamhub.kit import Inbox
 from streamhub.records import unpack_chunks
 from streamhub.types import Append, CancelRequest, Change, RunRef
-from streamhub_nats.record import Record, read_record
+from streamhub_nats.record import Pushed, read_pushed, read_record
 from streamhub_nats.requests import read_request
 from streamhub_nats.session import Session
 from streamhub_nats.stamps import MILLISECOND, nanoseconds
@@ -99,23 +99,29 @@ class NatsRequestFeed:
 def read_hint(key: str, message: Msg) -> Change | None:
     """Read what was stored, as it is published again; None if it changes nothing for readers."""
     try:
-        record, body = read_record(message.data)
-        if record.kind in _QUIET:
-            return None
-        return Change(key, _append(key, record, body, message))
+        pushed = read_pushed(message.data)
+        if pushed is None:
+            record, body = read_record(message.data)
+            if record.kind in _QUIET:
+                return None
+            if record.kind != "append" or record.parts_at or record.head_bytes:
+                return Change(key)
+            body = body if record.has_chunks else b""
+            pushed = Pushed(record.generation, record.until_ms, record.begins, record.nonce, body, record.end)
+        return Change(key, _append(key, pushed, message))
     except (StreamHubError, KeyError, TypeError, ValueError):
         return Change(key)  # whoever reads the stream meets what is wrong with it
 
 
-def _append(key: str, record: Record, body: bytes, message: Msg) -> Append | None:
-    """Return what a record appended; None where a reader must look for itself."""
-    if record.kind != "append" or record.parts_at or record.head_bytes or len(body) > MAX_PUSHED_BYTES:
+def _append(key: str, pushed: Pushed, message: Msg) -> Append | None:
+    """Return what was appended; None where a reader must look for itself."""
+    if len(pushed.body) > MAX_PUSHED_BYTES:
         return None
     stored_ns = nanoseconds((message.headers or {})["Nats-Time-Stamp"])
-    if 0 < record.until_ms * MILLISECOND < stored_ns:
+    if 0 < pushed.until_ms * MILLISECOND < stored_ns:
         return None  # it came too late, and is void
-    chunks = tuple(unpack_chunks(body)) if record.has_chunks else ()
-    return Append(key, record.generation, record.begins, chunks, record.nonce, end=record.end)
+    chunks = tuple(unpack_chunks(pushed.body)) if pushed.body else ()
+    return Append(key, pushed.generation, pushed.begins, chunks, pushed.nonce, end=pushed.end)
 
 
 @asynccontextmanager

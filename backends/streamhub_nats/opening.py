@@ -9,6 +9,7 @@ from streamhub.rules import admit_open, opened
 from streamhub.types import Metadata, Retention, Seen, StreamInfo
 from streamhub_nats.agenda import Agenda
 from streamhub_nats.chain import Chain, crowded
+from streamhub_nats.drafts import Draft
 from streamhub_nats.ledger import OvertakenError
 from streamhub_nats.record import Opening, Record, write_opening
 from streamhub_nats.session import ATTEMPTS
@@ -82,7 +83,7 @@ async def open_run(
             )
         except OvertakenError:
             continue
-        chain.tails.put(key, begun)
+        chain.tails.put(key, Draft(begun))
         return info
     raise crowded(key)
 

@@ -13,6 +13,7 @@ from streamhub.rules import check_present
 from streamhub.types import Page, Read, StreamInfo
 from streamhub_nats.chain import Chain, crowded
 from streamhub_nats.concurrently import concurrently
+from streamhub_nats.drafts import Draft
 from streamhub_nats.ledger import Message, OvertakenError
 from streamhub_nats.record import Record, read_record
 from streamhub_nats.session import ATTEMPTS, Recent
@@ -206,6 +207,6 @@ class Reader:
             except OvertakenError:
                 continue  # whatever came first has extended its life, or ended it
             if self._chain.tails.get(key) is not None:
-                self._chain.tails.put(key, touched)
+                self._chain.tails.put(key, Draft(touched))
             break
         return await self._described(key)

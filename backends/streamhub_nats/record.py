@@ -21,6 +21,7 @@ Bodies: of ``open`` and ``fence`` JSON (see ``Opening``), of ``append`` its meta
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,11 @@ FORMAT = 1
 _MARK: Callable[[Iterable[int]], Mark] = partial(tuple.__new__, Mark)  # pyright: ignore[reportUnknownMemberType]
 _DECODE = json.JSONDecoder().raw_decode  # faster than json.loads, for it guesses no encoding
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_PLAIN = re.compile(
+    rb'\{"v":1,"kind":"append","generation":(\d+),"state":"open","first":\d+,"tail":\d+,"size":\d+'
+    rb',"open":\[\d+,"[^"\\]*"\],"life":\d+,"fence":\d+(?:,"metadata":\d+)?,"until":(\d+),"begins":(\d+)'
+    rb',"nonce":"([0-9a-f]+)"(?:,"marks":[][0-9,]+)?\}\n'
+)
 
 Kind: TypeAlias = Literal["open", "append", "touch", "part", "fence"]
 
@@ -86,18 +92,28 @@ def read_versioned(data: bytes, known: int, what: str) -> dict[str, Any]:
     return facts
 
 
-def write_record(record: Record, body: bytes = b"") -> bytes:
-    """Write a record with its body."""
+def write_line(record: Record) -> tuple[str, str, str]:
+    """Write what of a record's line is known before an append is: what stands before, between and behind the rest."""
     # Written by hand, for this is done for each append: nothing but numbers, words of ours and hexadecimal digits.
-    line = (
+    before = (
         f'{{"v":{FORMAT},"kind":"{record.kind}","generation":{record.generation},"state":"{record.state}"'
-        f',"first":{record.first},"tail":{record.tail},"size":{record.size_bytes}'
+        f',"first":{record.first},"tail":'
+    )
+    between = (
         f',"open":[{record.opened_at},{_ENCODE(record.opening_id)}],"life":{record.life_ms},"fence":{record.fence_ms}'
     )
     if record.metadata_at:
-        line += f',"metadata":{record.metadata_at}'
+        between += f',"metadata":{record.metadata_at}'
     if record.until_ms:
-        line += f',"until":{record.until_ms}'
+        between += f',"until":{record.until_ms}'
+    marks = ",".join([f"[{level},{at},{last}]" for level, at, last in record.marks])
+    return before, between, f',"marks":[{marks}]' if marks else ""
+
+
+def write_record(record: Record, body: bytes = b"") -> bytes:
+    """Write a record with its body."""
+    before, between, marks = write_line(record)
+    line = f'{before}{record.tail},"size":{record.size_bytes}{between}'
     if record.begins:
         line += f',"begins":{record.begins}'
     if record.head_bytes:
@@ -106,11 +122,33 @@ def write_record(record: Record, body: bytes = b"") -> bytes:
         line += f',"parts":{record.parts_at}'
     if record.nonce:
         line += f',"nonce":"{record.nonce.hex()}"'
-    if record.marks:
-        line += f',"marks":[{",".join([f"[{level},{at},{last}]" for level, at, last in record.marks])}]'
+    line += marks
     if record.end is not None:
         line += f',"end":{encode_end(record.end)}'
     return f"{line}}}\n".encode() + body
+
+
+class Pushed(NamedTuple):
+    """What a subscriber needs of an append, where all of its chunks are in its body."""
+
+    generation: int
+    until_ms: int
+    begins: int
+    nonce: bytes
+    body: bytes
+    end: End | None = None
+
+
+def read_pushed(data: bytes) -> Pushed | None:
+    """Read a plain append, as ``write_record`` writes it; None for anything else, which ``read_record`` can read.
+
+    Most are plain, and each is read before its chunks are delivered. It takes a fourth of the time.
+    """
+    found = _PLAIN.match(data)
+    if found is None:
+        return None
+    generation, until_ms, begins, nonce = found.groups()
+    return Pushed(int(generation), int(until_ms), int(begins), bytes.fromhex(nonce.decode()), data[found.end() :])
 
 
 def read_record(data: bytes) -> tuple[Record, bytes]:

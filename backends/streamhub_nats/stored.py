@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from streamhub.types import Append, Metadata, StreamInfo, StreamState
+from streamhub.types import Metadata, StreamInfo, StreamState
 from streamhub_nats import marks
 from streamhub_nats.record import Kind, Opening, Record
 from streamhub_nats.stamps import MILLISECOND
@@ -107,31 +107,6 @@ class Stored:
             end=None if self.void else record.end,
             metadata={} if fence or metadata is None else metadata,
             retention=opening.retention,
-        )
-
-    def appended(self, item: Append, *, head_bytes: int) -> Record:
-        """Return the record of an append: void unless it is stored before this one expires."""
-        # By position, for this is done for each append: by name, it takes three times as long.
-        last, retention = self.record, self.opening.retention
-        return Record(
-            "append",
-            last.generation,
-            "open" if item.end is None else "ended",
-            last.first,
-            item.last,
-            last.size_bytes + sum(map(len, item.chunks)),
-            last.opened_at or self.sequence,
-            last.opening_id,
-            self.metadata_at,
-            milliseconds(retention.unfinished_seconds if item.end is None else retention.ended_seconds),
-            last.fence_ms,
-            self.deadline_ns // MILLISECOND,
-            item.first,
-            item.nonce,
-            head_bytes,
-            0,
-            item.end,
-            self.next_marks,
         )
 
     def followed_by(self, kind: Kind, **changes: Any) -> Record:

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from nats_support import begun, own_namespace, paused_write
 from streamhub_nats import NatsBackend, NatsOptions, marks, stamps
 from streamhub_nats.agenda import life_of
+from streamhub_nats.drafts import Draft
 from streamhub_nats.names import Names, decode, encode
-from streamhub_nats.record import Record, read_record, write_record
+from streamhub_nats.record import Opening, Record, read_pushed, read_record, write_record
+from streamhub_nats.stored import Stored
 from streamhub_nats.target import parse_url
 
 from streamhub import (
@@ -33,7 +35,8 @@ from streamhub import (
 from streamhub.conformance import UrlHarness
 from streamhub.conformance.drive import words
 from streamhub.conformance.writer import Writer, append, described, read_all
-from streamhub.types import COMPLETED, Append, End, Read, Retention
+from streamhub.records import pack_chunks
+from streamhub.types import COMPLETED, Append, End, Read, Retention, Span
 
 KEYS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40)
 
@@ -129,6 +132,48 @@ def test_a_record_reads_back_as_itself(end: End | None, numbers: list[int], nonc
     )  # fmt: skip
 
     assert read_record(write_record(record, b"\nbody\n")) == (record, b"\nbody\n")
+
+
+@pytest.mark.parametrize("metadata_at", [0, 9])
+@given(
+    chunks=st.lists(st.binary(max_size=200), min_size=1, max_size=4),
+    appends=st.integers(0, 40),
+    nonce=st.binary(min_size=1),
+)
+def test_an_append_is_written_by_its_draft_as_without_one(
+    metadata_at: int, chunks: list[bytes], appends: int, nonce: bytes
+) -> None:
+    draft = _draft(appends, metadata_at)
+    item = Append("key", 7, draft.base.record.tail + 1, tuple(chunks), nonce)
+    record, body = draft.record(item), pack_chunks(chunks)
+
+    assert draft.line(record) + body == write_record(record, body)
+    pushed = read_pushed(write_record(record, body))
+    assert pushed is not None
+    assert pushed == (record.generation, record.until_ms, record.begins, record.nonce, body, None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"kind": "part"}, {"kind": "touch"}, {"end": COMPLETED, "state": "ended"}, {"head_bytes": 2}, {"parts_at": 3},
+     {"until_ms": 0}],
+)  # fmt: skip
+def test_what_is_no_plain_append_is_not_read_as_one(changes: dict[str, Any]) -> None:
+    draft = _draft(3, 0)
+    record = draft.record(Append("key", 7, draft.base.record.tail + 1, (b"chunk",), b"nonce"))
+
+    assert read_pushed(write_record(record, b"body")) is not None
+    assert read_pushed(write_record(record._replace(**changes), b"body")) is None
+
+
+def _draft(appends: int, metadata_at: int) -> Draft:
+    opening = Opening(owner="owner", run="run", attended=True, spans=(Span(7, 1),), retention=Retention(), metadata={})
+    record = Record("open", 7, "open", 1, 0, 0, 0, "abcd", metadata_at, 1000, 2000)
+    draft = Draft(Stored(5, 10**18, record, opening))
+    for number in range(appends):
+        record = draft.record(Append("key", 7, record.tail + 1, (b"x",), b"nonce"))
+        draft = Draft(Stored(6 + number, 10**18 + number, record, opening))
+    return draft
 
 
 # -- Marks, times ------------------------------------------------------------------------------------------------------
