@@ -1,7 +1,7 @@
 """Group commit: at most one append of a stream is in flight; what is sent meanwhile rides in the next one.
 
-There is no timer: an idle stream's first chunk goes at once. An append whose outcome is unknown is repeated as it was,
-with its nonce, so that the store keeps it once.
+There is no timer: an idle stream's first chunk goes at once, within ``send`` where the store can begin without a wait.
+An append whose outcome is unknown is repeated as it was, with its nonce, so that the store keeps it once.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
 from streamhub.errors import BackendUnavailableError, DataLostError, StaleGenerationError, StreamHubError, defect
 from streamhub.lane import Lane
 from streamhub.observer import Event, EventName, Observer, notify
-from streamhub.protocols import StreamStore
+from streamhub.protocols import PromptStore, StreamStore
 from streamhub.tasks import TaskOwner
 from streamhub.types import Append, Appended
+
+_Rest = Callable[[], Coroutine[Any, Any, None]]
 
 logger: logging.Logger = logging.getLogger("streamhub")
 
@@ -30,15 +32,42 @@ class Committer:
         self._store = store
         self._tasks = tasks
         self._observer = observer
-        self._shared = _Flusher(self._flush, tasks) if store.groups_streams else None
+        self._prompt = store if isinstance(store, PromptStore) and not store.groups_streams else None
+        self._shared = self._flusher() if store.groups_streams else None
+
+    def _flusher(self) -> _Flusher:
+        return _Flusher(self._begin, self._flush, self._tasks)
 
     def add(self, lane: Lane) -> None:
         """Take a new lane on: from now on what is put into it is flushed."""
         flusher = self._shared
         if flusher is None:
-            flusher = _Flusher(self._flush, self._tasks)
+            flusher = self._flusher()
             lane.rest = flusher.retire
+        lane.check_open = self._tasks.check_open
         lane.wake = partial(flusher.add, lane)
+
+    def _begin(self, lane: Lane) -> _Rest | None:
+        """Begin an append of what a lane has, and return what remains to be done; None if it must be flushed."""
+        if self._prompt is None or (append := lane.freeze()) is None:
+            return None
+        started = time.monotonic()
+        try:
+            answered = self._prompt.begin(append)
+        except Exception:  # a defect of the backend's; it may have begun: flushing repeats it
+            logger.exception("begin raised what no backend may raise")
+            return None
+        return None if answered is None else partial(self._finish, lane, append, answered, started)
+
+    async def _finish(
+        self, lane: Lane, append: Append, answered: Callable[[], Awaitable[Appended | StreamHubError]], started: float
+    ) -> None:
+        try:
+            answer = await answered()
+        except Exception as exc:
+            logger.exception("append raised what no backend may raise")
+            answer = defect(exc)
+        self._settle(lane, append, answer, time.monotonic() - started)
 
     async def _flush(self, lanes: list[Lane]) -> None:
         batch = [(lane, append) for lane in lanes if (append := lane.freeze()) is not None]
@@ -81,27 +110,38 @@ class Committer:
 
 
 class _Flusher:
-    """Runs ``flush`` for the lanes that have something, one call at a time.
+    """Runs ``flush`` for the lanes that have something, one call at a time, or what ``begin`` leaves to do instead.
 
     Its task waits for more until it is retired, or the hub closes: a new task costs more than a wake-up.
     """
 
-    def __init__(self, flush: Callable[[list[Lane]], Coroutine[Any, Any, None]], tasks: TaskOwner) -> None:
+    def __init__(
+        self,
+        begin: Callable[[Lane], _Rest | None],
+        flush: Callable[[list[Lane]], Coroutine[Any, Any, None]],
+        tasks: TaskOwner,
+    ) -> None:
+        self._begin = begin
         self._flush = flush
         self._tasks = tasks
         self._lasting = True
         self._waiting: dict[Lane, None] = {}
+        self._begun: _Rest | None = None
         self._task: asyncio.Task[None] | None = None
         self._idle: asyncio.Future[None] | None = None
 
     def add(self, lane: Lane) -> None:
-        self._waiting[lane] = None
         idle = self._idle
         if idle is not None and not idle.done():
             self._tasks.check_open()
+            self._begun = self._begin(lane)  # on its way before the task's next turn, to which its outcome is left
+            if self._begun is None:
+                self._waiting[lane] = None
             idle.set_result(None)
             self._idle = None
-        elif idle is not None or self._task is None or self._task.done():  # an idle one may have been cancelled
+            return
+        self._waiting[lane] = None
+        if idle is not None or self._task is None or self._task.done():  # an idle one may have been cancelled
             self._task = self._tasks.spawn(self._run(), "committer")
             self._idle = None
 
@@ -113,10 +153,14 @@ class _Flusher:
             self._idle = None
 
     async def _run(self) -> None:
-        while self._waiting or self._lasting:
-            if not self._waiting:
+        while self._waiting or self._begun or self._lasting:
+            if not self._waiting and not self._begun:
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
-            lanes = list(self._waiting)
-            self._waiting.clear()
-            await self._flush(lanes)
+            if self._begun is not None:
+                rest, self._begun = self._begun, None
+                await rest()
+            elif self._waiting:
+                lanes = list(self._waiting)
+                self._waiting.clear()
+                await self._flush(lanes)

@@ -64,6 +64,7 @@ class Lane:
         self.error: StreamHubError | None = None
         self.ended: bool = False
         self.closed: bool = False
+        self.check_open: Callable[[], None] = lambda: None
         self.wake: Callable[[], None] = lambda: None
         self.rest: Callable[[], None] = lambda: None
         self._nonces = Nonces()
@@ -89,12 +90,15 @@ class Lane:
     def put(self, chunk: bytes) -> int:
         """Queue a chunk and return its index."""
         pending = self._pending
-        if not pending and self._flying is None:
-            self.wake()
+        idle = not pending and self._flying is None
+        if idle:
+            self.check_open()
         pending.append(chunk)
         self._pending_bytes += len(chunk)
-        self.sent += 1
-        return self.sent
+        index = self.sent = self.sent + 1
+        if idle:
+            self.wake()
+        return index
 
     def close(self) -> None:
         """Take no more chunks."""

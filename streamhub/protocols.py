@@ -11,9 +11,9 @@ Each sentence here is the contract, and a case of ``streamhub.conformance`` quot
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from streamhub.errors import StreamHubError
 from streamhub.types import (
@@ -143,6 +143,19 @@ class StreamStore(Protocol):
         """Remove up to ``limit`` expired streams and outlived fences; return how many were removed.
 
         An expired stream counts as expired everywhere from that moment, swept or not.
+        """
+        ...
+
+
+@runtime_checkable
+class PromptStore(Protocol):
+    """What a ``StreamStore`` without ``groups_streams`` may have: an append that begins before it is awaited."""
+
+    def begin(self, append: Append) -> Callable[[], Awaitable[Appended | StreamHubError]] | None:
+        """Begin to store an append now, and return what to call, and await, for its outcome: that of ``append``.
+
+        None if something must be waited for first: nothing has begun, and ``append`` is called. What is returned may
+        never be called; the append may then be stored all the same.
         """
         ...
 

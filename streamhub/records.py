@@ -44,6 +44,8 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 def pack_chunks(chunks: Sequence[bytes]) -> bytes:
     """Write chunks, their boundaries kept, as one record."""
+    if len(chunks) == 1 and len(chunks[0]) < 0x80:
+        return b"\x01\x01%c%b" % (len(chunks[0]), chunks[0])  # what a stream at the pace of an LLM is made of
     lengths = list(map(len, chunks))
     table = bytes(lengths) if max(lengths, default=0) < 0x80 else b"".join(map(_varint, lengths))
     return b"".join((b"\x01", _varint(len(chunks)), table, *chunks))

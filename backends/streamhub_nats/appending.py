@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
-from streamhub.errors import StreamHubError
+from streamhub.errors import BackendUnavailableError, StreamHubError
 from streamhub.records import pack_chunks
 from streamhub.rules import admit_append, check_caps
 from streamhub.types import Append, Appended
@@ -31,7 +32,37 @@ class Appender:
         """Store appends; see ``StreamStore.append``."""
         return await concurrently(batch, self._answer)
 
+    def begin(self, item: Append) -> Callable[[], Awaitable[Appended | StreamHubError]] | None:
+        """Store an append that follows what this process wrote last, at once; see ``PromptStore.begin``."""
+        chain = self._chain
+        draft = chain.tails.get(item.key)
+        if draft is None or not draft.suits(item) or not chain.clock.fresh or not self._fits(draft, item):
+            return None
+        try:
+            written = chain.begin(draft, item)
+        except BackendUnavailableError:
+            return None  # the connection has just ended
+        return None if written is None else partial(self._begun, item, written)
+
+    async def _begun(self, item: Append, written: Callable[[], Awaitable[Stored | None]]) -> Appended | StreamHubError:
+        try:
+            stored = await written()
+        except OvertakenError:
+            self._chain.tails.drop(item.key)
+        except StreamHubError as exc:
+            self._chain.tails.drop(item.key)
+            return exc.with_traceback(None)
+        else:
+            if stored is not None:
+                self._chain.tails.put(item.key, Draft(stored))
+                return Appended(item.last)
+        return await self._decided(item)
+
     async def _answer(self, item: Append) -> Appended | StreamHubError:
+        begun = self.begin(item)
+        return await (self._decided(item) if begun is None else begun())
+
+    async def _decided(self, item: Append) -> Appended | StreamHubError:
         try:
             return await self._append(item)
         except StreamHubError as exc:
@@ -39,9 +70,7 @@ class Appender:
             return exc.with_traceback(None)
 
     async def _append(self, item: Append) -> Appended:
-        clock = self._chain.clock
-        if not clock.fresh:
-            await clock.look()
+        await self._chain.clock.look()
         known = self._chain.tails.get(item.key)
         if known is not None and self._fits(known, item):
             # What this process wrote last is the newest, as a rule. If it is not, nothing is written.
@@ -90,8 +119,7 @@ class Appender:
         trims = base.opening.retention.overflow == "trim"
         if trims:
             record = await self._trimmer.trimmed(base, record, item)
-        line = b"" if trims or metadata or item.end is not None else draft.line(record)
-        stored = await chain.write(item.key, record, body, base=base, opening=base.opening, line=line)
+        stored = await chain.write(item.key, record, body, base=base, opening=base.opening)
         if item.end is None:
             chain.tails.put(item.key, Draft(stored))
         else:

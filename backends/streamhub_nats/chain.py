@@ -7,12 +7,15 @@ write nothing any more.
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from streamhub.errors import BackendUnavailableError, StreamExpiredError
-from streamhub.types import Metadata
+from streamhub.records import pack_chunks
+from streamhub.types import Append, Metadata
 from streamhub_nats import marks
 from streamhub_nats.drafts import Draft
-from streamhub_nats.ledger import Message
+from streamhub_nats.ledger import HEADER_BYTES, Message
 from streamhub_nats.record import Opening, Record, read_opening, read_record, write_record
 from streamhub_nats.session import ATTEMPTS, Recent, Session
 from streamhub_nats.stamps import MILLISECOND
@@ -21,9 +24,6 @@ from streamhub_nats.stored import Stored
 _OPENINGS = 1024
 _TAILS = 4096
 _METADATA = 256
-
-HEADER_BYTES = 512
-"""What a message has besides its subject and its data, at most."""
 
 
 class Chain:
@@ -133,11 +133,8 @@ class Chain:
         opening: Opening,
         alone: bool = False,
         ttl_seconds: float | None = None,
-        line: bytes = b"",
     ) -> Stored:
         """Write a record behind ``base``, or none; all or nothing, whatever its size.
-
-        ``line`` is the record's, where it has been written already.
 
         Raises:
             OvertakenError: ``base`` is not the newest record.
@@ -147,7 +144,7 @@ class Chain:
             await self.clock.look()
         subject = self.session.names.stream(key)
         after = 0 if base is None else base.sequence
-        data = line + body if line else write_record(record, body)
+        data = write_record(record, body)
         room = (await self.session.server.channel()).client.max_payload - len(subject) - HEADER_BYTES
         if len(data) > room and base is not None and record.kind == "append":
             after, record, data = await self._write_parts(subject, record, body, base, room)
@@ -158,6 +155,27 @@ class Chain:
         if record.kind == "open":
             self._openings.put((sequence, record.opening_id), opening)
         return stored
+
+    def begin(self, draft: Draft, item: Append) -> Callable[[], Awaitable[Stored | None]] | None:
+        """Write an append that suits a draft, at once; None if a connection must be waited for. The clock is fresh.
+
+        Returns:
+            What waits for the outcome. It raises as ``write`` does, and is None if nothing was written, nor decided.
+        """
+        earliest = self.clock.earliest
+        data = draft.line(item) + pack_chunks(item.chunks)
+        written = self._ledger.begin(self.session.names.stream(item.key), data, after=draft.base.sequence)
+        return None if written is None else partial(self._begun, draft, item, earliest, written)
+
+    async def _begun(
+        self, draft: Draft, item: Append, earliest: int, written: Callable[[], Awaitable[int]]
+    ) -> Stored | None:
+        sequence = await written()
+        if not sequence:
+            return None
+        record = draft.record(item)
+        await self._check_in_time(item.key, sequence, record)
+        return Stored(sequence, earliest, record, draft.base.opening)
 
     async def _write_parts(
         self, subject: str, record: Record, body: bytes, base: Stored, room: int

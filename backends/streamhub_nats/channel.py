@@ -30,26 +30,29 @@ AGAIN_SECONDS = 1.0
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "(?P<subject>[^"]*)"', re.IGNORECASE)
 
 
-class _Call:
+class Call:
     """A question on its way."""
 
-    __slots__ = ("answers", "deadline", "done", "is_last", "subject")
+    __slots__ = ("answers", "deadline", "done", "is_last", "reply", "subject")
 
-    def __init__(self, subject: str, is_last: Callable[[Msg], bool], seconds: float) -> None:
+    def __init__(self, subject: str, reply: str, is_last: Callable[[Msg], bool], seconds: float) -> None:
         loop = asyncio.get_running_loop()
         self.subject = subject
+        self.reply = reply
         self.is_last = is_last
         self.answers: list[Msg] = []
         self.done: asyncio.Future[None] = loop.create_future()
         self.deadline = loop.time() + seconds
 
     def expire(self) -> None:
-        if not self.done.done():
-            self.done.set_exception(TimeoutError())
+        """End without the last answer: it has not come in time."""
+        self.fail(TimeoutError())
 
-    def fail(self, error: StreamHubError) -> None:
+    def fail(self, error: StreamHubError | TimeoutError) -> None:
+        """End with an error, unless it has ended."""
         if not self.done.done():
             self.done.set_exception(error)
+            self.done.exception()  # whoever began it may have been cancelled before it waited
 
 
 class _Receiver(asyncio.Future[Msg]):
@@ -89,7 +92,7 @@ class Channel:
         self._inbox = f"{inbox}.{secrets.token_hex(8)}"
         self._on_end = on_end
         self._numbers = itertools.count(1)
-        self._calls: dict[str, _Call] = {}  # the oldest first, and so by their deadlines
+        self._calls: dict[str, Call] = {}  # the oldest first, and so by their deadlines
         self._timer: asyncio.TimerHandle | None = None
         self._denied: dict[str, StreamHubError] = {}
         self.reason: BaseException | None = None
@@ -127,40 +130,68 @@ class Channel:
             BackendUnavailableError: the connection ended, or the last answer did not come in time.
             ConfigError: the user may not publish there.
         """
-        call = _Call(subject, is_last, self._timeout_seconds)
+        call = self.begin(subject, payload, headers, is_last=is_last)
+        try:
+            while repeat and not (await asyncio.wait([call.done], timeout=AGAIN_SECONDS))[0]:
+                self._publish(subject, payload, call.reply, headers)
+            return await self.answers(call)
+        finally:
+            self._calls.pop(call.reply, None)
+
+    def begin(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str] | None,
+        *,
+        is_last: Callable[[Msg], bool] = lambda message: True,
+    ) -> Call:
+        """Publish at once; ``answers`` waits for what is answered.
+
+        Raises:
+            BackendUnavailableError: the connection has ended.
+        """
         reply = f"{self._inbox}.{next(self._numbers)}"
+        call = Call(subject, reply, is_last, self._timeout_seconds)
+        self._publish(subject, payload, reply, headers)
         self._calls[reply] = call
         if self._timer is None:
             self._timer = call.done.get_loop().call_at(call.deadline, self._expire)
+        return call
+
+    async def answers(self, call: Call) -> list[Msg]:
+        """Return the answers to what was begun, up to the last; raise as ``ask`` does."""
         try:
-            # The queue has no bound and the buffer no limit, so this never waits: it cannot be cancelled half-way.
-            await self._publish(subject, payload, reply, headers)
-            while repeat and not (await asyncio.wait([call.done], timeout=AGAIN_SECONDS))[0]:
-                await self._publish(subject, payload, reply, headers)
             await call.done
         except TimeoutError as exc:
             raise unavailable(self.where, exc) from exc
         finally:
-            del self._calls[reply]
+            self._calls.pop(call.reply, None)
         return call.answers
 
     def _expire(self) -> None:
         """End the calls whose time is over. One timer serves them all: one for each would cost half of a publish."""
         loop = asyncio.get_running_loop()
         self._timer = None
-        for call in self._calls.values():
+        for call in list(self._calls.values()):
             if call.deadline > loop.time():
                 self._timer = loop.call_at(call.deadline, self._expire)
                 return
             call.expire()
+            del self._calls[call.reply]
 
-    async def _publish(self, subject: str, payload: bytes, reply: str, headers: dict[str, str] | None) -> None:
+    def _publish(self, subject: str, payload: bytes, reply: str, headers: dict[str, str] | None) -> None:
         if self.error is not None or not self.client.is_connected:
             raise BackendUnavailableError(f"{self.where} is not available: {self._said}")
+        publishing = self.client.publish(subject, payload, reply=reply, headers=headers)
         try:
-            await self.client.publish(subject, payload, reply=reply, headers=headers)
+            # The queue has no bound and the buffer no limit, so this ends in its first step: no task need wait for it.
+            publishing.send(None)
+        except StopIteration:
+            return
         except Error as exc:
             raise unavailable(self.where, exc) from exc
+        publishing.close()  # it waits only for a connection that is about to end, and has written by now
 
     @property
     def _said(self) -> str:
@@ -209,6 +240,7 @@ class Channel:
             return
         call.answers.append(message)
         if call.is_last(message):
+            del self._calls[message.subject]
             call.done.set_result(None)
 
     async def told(self, exc: Exception) -> None:

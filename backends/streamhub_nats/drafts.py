@@ -42,6 +42,11 @@ class Draft:
         )
         self._before, self._between, self._behind = write_line(self._blank)
 
+    def suits(self, item: Append) -> bool:
+        """Say whether ``line`` is made for an append: it adds chunks to a run that is not trimmed, and nothing else."""
+        plain = item.metadata is None and item.end is None
+        return plain and self.base.opening.retention.overflow != "trim"
+
     def record(self, item: Append, *, head_bytes: int = 0) -> Record:
         """Return the record of an append: void unless it is stored before the base expires."""
         # By position, for this is done for each append: by name, it takes three times as long.
@@ -70,9 +75,10 @@ class Draft:
             blank.marks,
         )
 
-    def line(self, record: Record) -> bytes:
-        """Write a record of this draft that holds chunks and nothing else, as ``write_record`` does."""
+    def line(self, item: Append) -> bytes:
+        """Write the line of an append's ``record``, if it suits, as ``write_record`` does."""
+        size_bytes = self._blank.size_bytes + sum(map(len, item.chunks))
         return (
-            f'{self._before}{record.tail},"size":{record.size_bytes}{self._between},"begins":{record.begins}'
-            f',"nonce":"{record.nonce.hex()}"{self._behind}}}\n'
+            f'{self._before}{item.last},"size":{size_bytes}{self._between},"begins":{item.first}'
+            f',"nonce":"{item.nonce.hex()}"{self._behind}}}\n'
         ).encode()

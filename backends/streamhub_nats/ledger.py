@@ -7,13 +7,14 @@ import base64
 import json
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from nats.aio.msg import Msg
 
 from streamhub.errors import BackendUnavailableError
-from streamhub_nats.channel import Channel
+from streamhub_nats.channel import Call, Channel
 from streamhub_nats.faults import (
     MESSAGE_NOT_FOUND,
     SEQUENCE_NOT_FOUND,
@@ -26,11 +27,15 @@ from streamhub_nats.flow import Flow
 from streamhub_nats.stamps import nanoseconds
 
 _STATUS = "Status"
+_EXPECTED_LAST = "Nats-Expected-Last-Subject-Sequence"
 _DECODE = json.JSONDecoder().raw_decode
 # To make the same stream again is harmless; a cluster that has just found a leader may never answer the first question.
 _HARMLESS = ("STREAM.INFO.", "STREAM.MSG.GET.", "STREAM.CREATE.")
 _FIRST_PAUSE_SECONDS = 0.002
 _LONGEST_PAUSE_SECONDS = 0.05
+
+HEADER_BYTES = 512
+"""What a message has besides its subject and its data, at most."""
 
 
 class Message(NamedTuple):
@@ -57,6 +62,11 @@ class Connection(Protocol):
     @property
     def timeout_seconds(self) -> float:
         """How long a call may take."""
+        ...
+
+    @property
+    def ready(self) -> Channel | None:
+        """The connection that ``channel`` returns, if it need not wait for it."""
         ...
 
     async def channel(self) -> Channel:
@@ -164,7 +174,7 @@ class Ledger:
         Raises:
             OvertakenError: another message came first; or this very one did, in an attempt whose answer was lost.
         """
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(after), "Nats-Expected-Stream": self.name}
+        headers = {_EXPECTED_LAST: str(after), "Nats-Expected-Stream": self.name}
         if alone:
             headers["Nats-Rollup"] = "sub"
         if ttl_seconds is not None:
@@ -172,35 +182,56 @@ class Ledger:
         deadline = time.monotonic() + self._connection.timeout_seconds
         pause = _FIRST_PAUSE_SECONDS
         while True:
-            answer = await self._published(subject, data, headers)
-            error = answer.get("error")
-            if error is None:
-                return int(answer["seq"])
-            code = error.get("err_code")
-            if code == WRONG_LAST_SEQUENCE:
-                raise OvertakenError
-            if code != WRITE_IN_PROGRESS:
-                raise refusal(self._where(await self._connection.channel()), error)
+            channel = await self._connection.channel()
+            sequence = await self.written(channel, channel.begin(subject, data, headers))
+            if sequence:
+                return sequence
             if time.monotonic() > deadline:
-                where = self._where(await self._connection.channel())
-                raise BackendUnavailableError(f"{where} has too few replicas to decide about an earlier write")
-            # A write to this subject has been proposed to the replicas and is not decided yet: this says nothing.
+                raise BackendUnavailableError(
+                    f"{self._where(channel)} has too few replicas to decide about an earlier write"
+                )
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    def begin(self, subject: str, data: bytes, *, after: int) -> Callable[[], Awaitable[int]] | None:
+        """Write at once, and return ``written``; None if there is no connection, or it does not take so much."""
+        channel = self._connection.ready
+        if channel is None or len(subject) + HEADER_BYTES + len(data) > channel.client.max_payload:
+            return None
+        # Every subscriber reads each header again. Whether this is the JetStream stream meant, the answer says as well.
+        headers = {_EXPECTED_LAST: str(after)}
+        return partial(self.written, channel, channel.begin(subject, data, headers))
+
+    async def written(self, channel: Channel, call: Call) -> int:
+        """Return the sequence number of what was begun to be written, or raise as ``write`` does.
+
+        It is 0 if nothing was written, and nothing decided: replicas have not decided yet about an earlier write.
+        """
+        answer = self._answer(channel, *await channel.answers(call))
+        error = answer.get("error")
+        if error is None:
+            if answer["stream"] != self.name:
+                raise BackendUnavailableError(f"{self._where(channel)} is gone: {answer['stream']} has its subjects")
+            return int(answer["seq"])
+        code = error.get("err_code")
+        if code == WRONG_LAST_SEQUENCE:
+            raise OvertakenError
+        if code == WRITE_IN_PROGRESS:
+            return 0
+        raise refusal(self._where(channel), error)
 
     async def put(self, subject: str, data: bytes, *, ttl_seconds: float | None = None) -> int:
         """Write a message in the place of all others of its subject."""
         headers = {"Nats-Rollup": "sub", "Nats-Expected-Stream": self.name}
         if ttl_seconds is not None:
             headers["Nats-TTL"] = f"{max(1, math.ceil(ttl_seconds))}s"
-        answer = await self._published(subject, data, headers)
+        channel = await self._connection.channel()
+        answer = self._answer(channel, *await channel.ask(subject, data, headers))
         if "error" in answer:
-            raise refusal(self._where(await self._connection.channel()), answer["error"])
+            raise refusal(self._where(channel), answer["error"])
         return int(answer["seq"])
 
-    async def _published(self, subject: str, data: bytes, headers: dict[str, str]) -> dict[str, Any]:
-        channel = await self._connection.channel()
-        (answer,) = await channel.ask(subject, data, headers)
+    def _answer(self, channel: Channel, answer: Msg) -> dict[str, Any]:
         if answer.headers and answer.headers.get(_STATUS) == "503":
             self._connection.doubt()
             raise BackendUnavailableError(f"{self._where(channel)} takes no messages now: it has no leader, or is gone")

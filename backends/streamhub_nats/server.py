@@ -54,6 +54,12 @@ class Server:
         """Look at the server again before the next call."""
         self._doubtful = True
 
+    @property
+    def ready(self) -> Channel | None:
+        """The connection for calls, if it is there and fit."""
+        channel = self._channel
+        return channel if channel is not None and channel.usable and not self._doubtful else None
+
     async def channel(self) -> Channel:
         """Return the connection for calls, making it, or looking at it again, if necessary.
 
@@ -61,8 +67,8 @@ class Server:
             BackendUnavailableError: it cannot be made.
             ConfigError: the server is not fit, or refused the credentials.
         """
-        channel = self._channel
-        if channel is not None and channel.usable and not self._doubtful:
+        channel = self.ready
+        if channel is not None:
             return channel
         if self._closed:
             raise HubClosedError("the nats backend is closed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from streamhub.errors import StreamHubError
@@ -66,6 +66,11 @@ class NatsStore:
         """Store appends, each by a write of its own; see ``StreamStore.append``."""
         self._session.context.check()
         return await self._appender.append(batch)
+
+    def begin(self, append: Append) -> Callable[[], Awaitable[Appended | StreamHubError]] | None:
+        """Store an append at once, if nothing need be asked before; see ``PromptStore.begin``."""
+        self._session.context.check()
+        return self._appender.begin(append)
 
     async def read(self, reads: Sequence[Read]) -> Sequence[Page | StreamHubError]:
         """Read chunks; see ``StreamStore.read``."""

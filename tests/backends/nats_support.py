@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import servers
@@ -197,11 +197,27 @@ async def paused_call(owner: Any, name: str, skip: int = 0) -> AsyncGenerator[tu
         setattr(owner, name, real)
 
 
-def paused_write(
-    backend: Any, part: str, after: int = 0
-) -> AbstractAsyncContextManager[tuple[asyncio.Event, asyncio.Event]]:
-    """Let a write of a backend, by default the next one, wait; see ``paused_call``."""
-    return paused_call(getattr(backend._session, part), "write", after)
+@asynccontextmanager
+async def paused_write(backend: Any, part: str, after: int = 0) -> AsyncGenerator[tuple[asyncio.Event, asyncio.Event]]:
+    """Let a write of a backend, by default the next one, wait, also if it would begin at once; see ``paused_call``."""
+    ledger = getattr(backend._session, part)
+    real = ledger.begin
+    async with paused_call(ledger, "write", after) as (there, go):
+
+        def begin(*args: Any, **more: Any) -> Callable[[], Awaitable[int]]:
+            async def written() -> int:
+                there.set()
+                await go.wait()
+                return await real(*args, **more)()
+
+            return written
+
+        if not after:
+            ledger.begin = begin
+        try:
+            yield there, go
+        finally:
+            ledger.begin = real
 
 
 async def until(condition: Callable[[], bool], *, seconds: float = 15.0) -> None:

@@ -147,7 +147,7 @@ def test_an_append_is_written_by_its_draft_as_without_one(
     item = Append("key", 7, draft.base.record.tail + 1, tuple(chunks), nonce)
     record, body = draft.record(item), pack_chunks(chunks)
 
-    assert draft.line(record) + body == write_record(record, body)
+    assert draft.line(item) + body == write_record(record, body)
     pushed = read_pushed(write_record(record, body))
     assert pushed is not None
     assert pushed == (record.generation, record.until_ms, record.begins, record.nonce, body, None)
