@@ -97,7 +97,7 @@ class Producer:
         index = lane.put(chunk)
         if lane.full:
             await lane.room()
-        elif lane.queued % YIELD_EVERY == 0:
+        elif (queued := lane.queued) and queued % YIELD_EVERY == 0:
             await asyncio.sleep(0)
         return Offset(self.generation, index)
 
