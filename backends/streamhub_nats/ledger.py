@@ -211,6 +211,7 @@ class Ledger:
         error = answer.get("error")
         if error is None:
             if answer["stream"] != self.name:
+                self._connection.doubt()
                 raise BackendUnavailableError(f"{self._where(channel)} is gone: {answer['stream']} has its subjects")
             return int(answer["seq"])
         code = error.get("err_code")

@@ -23,6 +23,7 @@ from streamhub_nats.stored import Stored
 from streamhub_nats.target import parse_url
 
 from streamhub import (
+    BackendUnavailableError,
     ConfigError,
     OffsetConflictError,
     StaleGenerationError,
@@ -262,6 +263,28 @@ async def test_an_append_that_was_about_to_be_written_finds_the_stream_deleted(h
     answer = await held_back(here, writer.item(b"late"), lambda: there.store.delete(writer.key))
 
     assert isinstance(answer, StreamDeletedError)
+
+
+async def test_an_append_that_another_jetstream_stream_took_is_not_acknowledged(harness: UrlHarness) -> None:
+    """One that has the subjects by now, and by chance the very sequence number."""
+    server = servers.nats_server("2.15")
+    backend: Any = await harness.make()
+    writer = await begun(backend, harness.unique_key())
+    last = backend.store._chain.tails.get(writer.key).base.sequence
+    subject = backend._session.names.stream(writer.key)
+    await server.api(f"STREAM.DELETE.SH_{harness.token}")
+    other = {"name": f"OTHER_{harness.token}", "subjects": [subject], "first_seq": last}
+    assert "error" not in await server.api(f"STREAM.CREATE.OTHER_{harness.token}", other)
+    try:
+        async with server.admin() as client:
+            await client.request(subject, b"theirs")
+
+        (answer,) = await backend.store.append([writer.item(b"lost")])
+    finally:
+        await server.api(f"STREAM.DELETE.OTHER_{harness.token}")
+
+    assert isinstance(answer, BackendUnavailableError)
+    assert f"OTHER_{harness.token} has its subjects" in str(answer)
 
 
 @pytest.mark.parametrize("swept", [False, True])
