@@ -64,6 +64,8 @@ class Committer:
     ) -> None:
         try:
             answer = await answered()
+        except StreamHubError as exc:
+            answer = exc
         except Exception as exc:
             logger.exception("append raised what no backend may raise")
             answer = defect(exc)
