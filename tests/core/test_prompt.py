@@ -11,6 +11,7 @@ from streamhub import (
     HubClosedError,
     HubSettings,
     StaleGenerationError,
+    StreamHubError,
     open_backend,
 )
 
@@ -139,14 +140,17 @@ async def test_a_defect_while_beginning_does_not_reach_send_and_nothing_is_lost(
     assert await _texts(hub) == ["first", "a"]
 
 
-@pytest.mark.parametrize("raises", [False, True])
-async def test_a_refusal_stops_the_producer(hub, store, raises):
+@pytest.mark.parametrize("how", ["answered", "raised", "defect"])
+async def test_a_refusal_stops_the_producer(hub, store, how):
     async def fenced(append):
-        if raises:
+        if how == "defect":
             raise LookupError
-        return StaleGenerationError(append.key, generation=append.generation, current=append.generation + 1)
+        stale = StaleGenerationError(append.key, generation=append.generation, current=append.generation + 1)
+        if how == "raised":
+            raise stale
+        return stale
 
-    with pytest.raises(Exception, match="LookupError" if raises else "generation"):
+    with pytest.raises(StreamHubError if how == "defect" else StaleGenerationError):
         async with hub.produce("k") as producer:
             await _idle(producer)
             store.answer = fenced
