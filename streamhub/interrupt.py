@@ -28,6 +28,13 @@ class Interrupter:
         if self.cause is not None:
             return
         self.cause = cause
+        if self._task is not None and self._task is asyncio.current_task():
+            # It does not wait: it may leave before it does, with this very cause, and must not be cancelled after that.
+            self._task.get_loop().call_soon(self._cancel)
+        else:
+            self._cancel()
+
+    def _cancel(self) -> None:
         if self._task is not None:
             self._cancelled = True
             self._task.cancel()

@@ -22,6 +22,25 @@ async def test_the_blocks_own_cancellation_is_recognised_and_taken_back():
     await asyncio.sleep(0)  # nothing is left to be raised
 
 
+async def test_a_block_that_interrupts_itself_is_cancelled_where_it_waits_next():
+    stop = Interrupter()
+    stop.enter()
+    stop.interrupt(CAUSE)
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await asyncio.sleep(60)
+    assert stop.leave(caught.value)
+    await asyncio.sleep(0)
+
+
+async def test_a_block_that_interrupts_itself_and_leaves_is_not_cancelled_afterwards():
+    stop = Interrupter()
+    stop.enter()
+    stop.interrupt(CAUSE)
+    assert not stop.leave(CAUSE)
+    assert asyncio.current_task().cancelling() == 0
+    await asyncio.sleep(0.01)
+
+
 async def test_an_outer_cancellation_wins():
     entered = asyncio.Event()
     seen = []
