@@ -52,6 +52,6 @@ def number_chunks(payloads: Sequence[bytes], first: int, spans: Sequence[Span]) 
         return []
     generation = generation_at(spans, first)
     last = first + len(payloads) - 1
-    if generation == generation_at(spans, last):
+    if spans[-1].first <= first or generation == generation_at(spans, last):
         return [Chunk(Offset(generation, index), data) for index, data in enumerate(payloads, first)]
     return [Chunk(Offset(generation_at(spans, index), index), data) for index, data in enumerate(payloads, first)]

@@ -115,13 +115,13 @@ def read_hint(key: str, message: Msg) -> Change | None:
 
 def _append(key: str, pushed: Pushed, message: Msg) -> Append | None:
     """Return what was appended; None where a reader must look for itself."""
-    if len(pushed.body) > MAX_PUSHED_BYTES:
+    generation, until_ms, begins, nonce, body, end = pushed
+    if len(body) > MAX_PUSHED_BYTES:
         return None
     stored_ns = nanoseconds((message.headers or {})["Nats-Time-Stamp"])
-    if 0 < pushed.until_ms * MILLISECOND < stored_ns:
+    if 0 < until_ms * MILLISECOND < stored_ns:
         return None  # it came too late, and is void
-    chunks = tuple(unpack_chunks(pushed.body)) if pushed.body else ()
-    return Append(key, pushed.generation, pushed.begins, chunks, pushed.nonce, end=pushed.end)
+    return Append(key, generation, begins, tuple(unpack_chunks(body)) if body else (), nonce, None, end)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 from nats.aio.msg import Msg
@@ -110,7 +111,7 @@ class Notifications:
             async with self._joining.setdefault(subject, asyncio.Lock()):
                 self._wanted.setdefault(subject, set()).add(feed)
                 if not channel.follows(subject):
-                    await channel.follow(subject, lambda message: self._received(subject, message))
+                    await channel.follow(subject, partial(self._received, subject))
                 await self._reach(channel, subject, ledger)
         except BaseException:
             await self.unsubscribe(feed, subject)

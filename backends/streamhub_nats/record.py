@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import re
+from binascii import unhexlify
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -148,7 +149,7 @@ def read_pushed(data: bytes) -> Pushed | None:
     if found is None:
         return None
     generation, until_ms, begins, nonce = found.groups()
-    return Pushed(int(generation), int(until_ms), int(begins), bytes.fromhex(nonce.decode()), data[found.end() :])
+    return Pushed(int(generation), int(until_ms), int(begins), unhexlify(nonce), data[found.end() :])
 
 
 def read_record(data: bytes) -> tuple[Record, bytes]:

@@ -118,7 +118,7 @@ class _ForgetfulStore(FaultyStore):
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Appended | StreamHubError]:
         """See ``StreamStore.append``."""
-        return await super().append([replace(item, key=self._amnesia.name(item.key)) for item in batch])
+        return await super().append([item._replace(key=self._amnesia.name(item.key)) for item in batch])
 
     async def read(self, reads: Sequence[Read]) -> Sequence[Page | StreamHubError]:
         """See ``StreamStore.read``."""
@@ -159,7 +159,7 @@ class _ForgetfulFeed(FaultyChangeFeed):
     async def __aiter__(self) -> AsyncIterator[Change]:
         async for change in super().__aiter__():
             key = None if change.key is None else self._amnesia.key(change.key)
-            append = change.append and replace(change.append, key=self._amnesia.key(change.append.key))
+            append = change.append and change.append._replace(key=self._amnesia.key(change.append.key))
             yield Change(key, append)
 
 

@@ -67,7 +67,7 @@ class StoreThatTrustsTheCaller(Broken):
         infos = await self.inner.describe([item.key for item in batch])
         return await self.inner.append(
             [
-                replace(item, generation=info.generation, first=info.tail + 1) if info else item
+                item._replace(generation=info.generation, first=info.tail + 1) if info else item
                 for item, info in zip(batch, infos, strict=True)
             ]
         )
@@ -97,7 +97,7 @@ class StoreThatChecksThenWrites(Broken):
             return (await self.inner.append([item]))[0]
         await asyncio.sleep(0)
         (now,) = await self.inner.describe([item.key])
-        late = replace(item, generation=now.generation, first=now.tail + 1)
+        late = item._replace(generation=now.generation, first=now.tail + 1)
         (answer,) = await self.inner.append([late])
         return Appended(item.last) if isinstance(answer, Appended) else answer
 
@@ -139,7 +139,7 @@ class StoreThatWritesInPieces(Broken):
                 return answer
             await asyncio.sleep(0)
         if item.end is not None or not item.chunks:
-            (answer,) = await self.inner.append([replace(item, first=item.last + 1, chunks=())])
+            (answer,) = await self.inner.append([item._replace(first=item.last + 1, chunks=())])
         return answer
 
 
@@ -152,7 +152,7 @@ class StoreThatForgetsNonces(Broken):
             (info,) = await self.inner.describe([item.key])
             tail = info.tail if info else 0
             first = tail + 1 if item.first <= tail else item.first
-            renewed.append(replace(item, nonce=f"{time.monotonic_ns()}".encode(), first=first))
+            renewed.append(item._replace(nonce=f"{time.monotonic_ns()}".encode(), first=first))
         return await self.inner.append(renewed)
 
 
@@ -173,7 +173,7 @@ class StoreThatCleansKeys(Broken):
         return replace(await self.inner.open(self._clean(key), *args, **rest), key=key)
 
     async def append(self, batch: Any) -> Any:
-        return await self.inner.append([replace(item, key=self._clean(item.key)) for item in batch])
+        return await self.inner.append([item._replace(key=self._clean(item.key)) for item in batch])
 
     async def read(self, reads: Any) -> Any:
         return await self.inner.read([replace(item, key=self._clean(item.key)) for item in reads])
@@ -255,7 +255,7 @@ class StoreThatComparesAsText(Broken):
         infos = await self.inner.describe([item.key for item in batch])
         return await self.inner.append(
             [
-                replace(item, generation=info.generation)
+                item._replace(generation=info.generation)
                 if info and str(item.generation) > str(info.generation)
                 else item
                 for item, info in zip(batch, infos, strict=True)
