@@ -126,8 +126,7 @@ class StoreThatWritesInPieces(Broken):
     async def _pieces(self, item: Append) -> Any:
         answer: Any = None
         for number, chunk in enumerate(item.chunks):
-            piece = replace(
-                item,
+            piece = item._replace(
                 first=item.first + number,
                 chunks=(chunk,),
                 metadata=None if number else item.metadata,
