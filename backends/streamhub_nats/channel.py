@@ -66,6 +66,19 @@ class _Receiver(asyncio.Future[Msg]):
         self._receive(result)
 
 
+class _Client(Client):
+    """The driver's, but quicker with headers: the server adds five to each message, and the driver asks each letter."""
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for line in raw.decode("utf-8", "replace").split("\r\n"):
+            name, colon, value = line.partition(":")
+            if colon:
+                found[name] = value.strip()
+        return found
+
+
 class Channel:
     """A connection. It is given its client by ``dialling``."""
 
@@ -86,7 +99,7 @@ class Channel:
             on_end: called once, with the error that ended the connection, unless it is closed.
         """
         self.where = where
-        self.client = Client()
+        self.client = _Client()
         self.error: StreamHubError | None = None
         self._timeout_seconds = timeout_seconds
         self._inbox = f"{inbox}.{secrets.token_hex(8)}"
@@ -112,6 +125,21 @@ class Channel:
         await self.client.subscribe(  # pyright: ignore[reportUnknownMemberType] - an untyped future
             f"{self._inbox}.*", future=_Receiver(self._answered)
         )
+
+    async def write_at_once(self) -> None:
+        """Have what is published written before ``publish`` returns, instead of a turn of the loop later.
+
+        The driver leaves that to a task of its own; where that is gone, it does it itself.
+        """
+        client: Any = self.client
+        flusher: asyncio.Task[None] = client._flusher_task  # noqa: SLF001
+        flusher.cancel()
+        await asyncio.wait([flusher])
+        while not client._flush_queue.empty():  # noqa: SLF001 - else it would believe that somebody is about to write
+            client._flush_queue.get_nowait()  # noqa: SLF001
+        await client.flush()
+        if client.pending_data_size:  # a later release of the driver's, that needs the task
+            client._flusher_task = asyncio.create_task(client._flusher())  # noqa: SLF001
 
     async def ask(
         self,
@@ -185,13 +213,13 @@ class Channel:
             raise BackendUnavailableError(f"{self.where} is not available: {self._said}")
         publishing = self.client.publish(subject, payload, reply=reply, headers=headers)
         try:
-            # The queue has no bound and the buffer no limit, so this ends in its first step: no task need wait for it.
+            # Its first step writes, or leaves it to the driver's task, whose queue has no bound.
             publishing.send(None)
         except StopIteration:
             return
-        except Error as exc:
+        except (Error, OSError, RuntimeError) as exc:  # uvloop's transports raise the last, once they are closed
             raise unavailable(self.where, exc) from exc
-        publishing.close()  # it waits only for a connection that is about to end, and has written by now
+        publishing.close()  # what it would wait for, a peer that takes more bytes, is none of ours
 
     @property
     def _said(self) -> str:
