@@ -49,7 +49,7 @@ def _request(session: Session, item: Append) -> Request:
 
 
 def _result(item: Append, answer: Answer) -> Appended | StreamHubError:
-    if answer == 1:
+    if answer in (1, 2):
         return Appended(item.last)
     if isinstance(answer, StreamHubError):
         return answer

@@ -23,6 +23,8 @@ Lane: TypeAlias = Literal["write", "read"]
 _ASKING = pack(b"ASKING")
 _PING = pack(b"PING")
 
+_TOLD = 2  # what ``append.lua`` returns if somebody listens
+
 # How often a script is loaded for one call: more means that the server drops it again at once.
 _LOADS = 2
 
@@ -49,6 +51,7 @@ class Node:
         self._dial = dial
         self._address = ""  # to which the newest connection leads
         self._replicas = options.wait_replicas
+        self._heard = True
         self._pipelines: dict[Lane, Pipeline] = {"write": self._pipeline(options), "read": self._pipeline(options)}
 
     def _pipeline(self, options: RedisOptions) -> Pipeline:
@@ -106,15 +109,18 @@ class Node:
         commands = [request.command for request in requests]
         if asking:
             commands = [part for command in commands for part in (_ASKING, command)]
-        if storing:
+        tells = storing and self._heard
+        if tells:
             # A server answers its clients in the reverse order of their first replies. One reply before the scripts' is
             # all it takes for those who listen to be told before this process is: a fifth of their latency.
             commands.insert(0, _PING)
         waiting = storing and self._replicas > 0
         replies = await self._pipelines[lane].run(commands, confirmed=waiting)
         confirmed = replies.pop() if waiting else None
-        if storing:
+        if tells:
             del replies[0]
+        if storing:
+            self._heard = _TOLD in replies
         if asking:
             replies = replies[1::2]
         return self._confirm(replies, confirmed) if waiting else replies

@@ -19,6 +19,10 @@ Reply: TypeAlias = Any
 """What a server answers: bytes, int, a list of replies, None; a refused command's reply is its ``ResponseError``."""
 
 
+AT_ONCE_BYTES = 16 * 1024
+"""So much a connection takes whose buffer is empty, and does not make anybody wait."""
+
+
 def elements(reply: Reply) -> list[Any] | None:
     """Return the elements of a reply that is an array; None if it is something else."""
     return cast("list[Any]", reply) if isinstance(reply, list) else None
@@ -55,6 +59,25 @@ class Wire:
             raise DriverConnectionError("the connection was closed")
         await self._connection.send_packed_command(commands, check_health=False)
 
+    def send_at_once(self, commands: list[bytes]) -> bool:
+        """Send a few packed commands without a wait, while nothing is awaited; False if that cannot be: none is sent."""
+        writer = self._writer
+        if writer is None or writer.transport.get_write_buffer_size() or sum(map(len, commands)) > AT_ONCE_BYTES:
+            return False
+        looking = self.stale()
+        try:
+            looking.send(None)
+        except StopIteration as looked:
+            if not looked.value:
+                writer.writelines(commands)
+            return not looked.value
+        looking.close()
+        return False
+
+    @property
+    def _writer(self) -> asyncio.StreamWriter | None:
+        return getattr(self._connection, "_writer", None)  # the driver's own: a release may call it otherwise
+
     async def receive(self) -> Reply:
         """Return the next reply."""
         try:
@@ -79,7 +102,7 @@ class Wire:
 
     async def stale(self) -> bool:
         """Say whether a connection on which nothing is awaited was closed, or says something nobody asked for."""
-        writer = getattr(self._connection, "_writer", None)  # the driver's own: a release may call it otherwise
+        writer = self._writer
         try:
             # A connection that was reset is at no end, and has nothing to read.
             return (writer is not None and writer.is_closing()) or await self._connection.can_read()

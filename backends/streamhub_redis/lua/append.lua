@@ -11,7 +11,7 @@
 --       end as JSON, or empty
 --       metadata as JSON, or empty
 --       then, for each record: index of its last chunk, record; none for an end alone
--- Returns 1 if it is stored now, or was already; otherwise why not:
+-- Returns 1 if it is stored now, or was already, 2 if somebody here was told of it; otherwise why not:
 --   {missing} {deleted} {expired} {format, found} {stale, generation} {behind, generation} {ended, end, run}
 --   {conflict, tail} {limit, name, value} {lost}
 -- Reads before it writes, and publishes last: an error on the way leaves nothing half done.
@@ -122,5 +122,4 @@ if hint ~= '' then
     end
     hint = table.concat(hint)
 end
-redis.call('PUBLISH', log .. suffix, hint)
-return 1
+return redis.call('PUBLISH', log .. suffix, hint) > 0 and 2 or 1
