@@ -7,13 +7,19 @@ caller ever owns the connection, so none can leave it in the middle of a reply.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from redis.exceptions import ConnectionError as DriverConnectionError
+from redis.exceptions import RedisError, ResponseError
 
 from streamhub.errors import HubClosedError
+from streamhub.tasks import consume
 from streamhub_redis.dialling import Dial
-from streamhub_redis.faults import convert
+from streamhub_redis.faults import code_of, convert
+from streamhub_redis.line import Line
 from streamhub_redis.pair import end_task
-from streamhub_redis.wire import Reply, Wire
+from streamhub_redis.wire import Reply
 
 
 class _Batch:
@@ -32,28 +38,16 @@ class _Batch:
         if not self.future.done():
             self.future.set_result(self.replies)
 
-
-# What is sent at once, at least: a batch may be larger than a connection can take within the time of one command.
-_PART_BYTES = 64 * 1024
-
-
-def _parts(commands: Iterable[bytes]) -> Iterator[list[bytes]]:
-    part: list[bytes] = []
-    size = 0
-    for command in commands:
-        part.append(command)
-        size += len(command)
-        if size >= _PART_BYTES:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
+    def fail(self, error: Exception) -> None:
+        """Give the caller an error, if it still waits."""
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 class Pipeline:
     """Keeps one connection to where ``dial`` leads, opened when it is needed.
 
-    One task serves what is sent; what is sent meanwhile goes out together, next.
+    What is sent while replies are awaited goes out together, when the last of them is there.
     """
 
     def __init__(
@@ -70,7 +64,7 @@ class Pipeline:
         Args:
             dial: opens one.
             where: what messages call the server.
-            timeout_seconds: how long the server may take for each command.
+            timeout_seconds: how long the server may be silent while replies are awaited, and takes nothing either.
             confirmation: the command that waits until what was written before it is confirmed.
             on_demoted: called when the server says that it is no master: connections to it are of no more use.
         """
@@ -80,12 +74,14 @@ class Pipeline:
         self._on_demoted = on_demoted
         self._where = where
         self._waiting: list[_Batch] = []
-        self._flying: list[_Batch] = []
-        self._wire: Wire | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._rest: asyncio.Future[None] | None = None  # while the task has nothing to do
-        self._limit: asyncio.Timeout | None = None  # of the task
-        self._sent = False  # what is flying, before the task's turn
+        self._flying: deque[_Batch] = deque()  # of which replies are awaited
+        self._confirming: list[_Batch] = []  # which wait for the confirmation alone
+        self._line: Line | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._dropping: set[asyncio.Task[None]] = set()
+        self._until = 0.0  # when the server has been silent for too long
+        self._unsent_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._leaving = False
         self._closed = False
 
@@ -110,115 +106,146 @@ class Pipeline:
             raise HubClosedError("the redis backend is closed")
         batch = _Batch(commands, confirmed=confirmed)
         self._waiting.append(batch)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._serve(), name="redis pipeline")
-        elif self._rest is not None and not self._rest.done():
-            self._send_at_once()
-            self._rest.set_result(None)
+        if not self._busy:
+            self._send()
         return await batch.future
 
-    def _send_at_once(self) -> None:
-        """Send what waits for the task, which has nothing to do, before its turn: the server begins so much earlier."""
-        wire, limit = self._wire, self._limit
-        if wire is not None and limit is not None and not self._leaving:
-            self._extend(limit)
-            if wire.send_at_once(self._commands(self._waiting)):
-                self._flying, self._waiting, self._sent = self._waiting, [], True
+    @property
+    def _busy(self) -> bool:
+        connecting = self._connecting is not None and not self._connecting.done()
+        return connecting or bool(self._flying or self._confirming)
 
-    async def _serve(self) -> None:
-        while True:
-            try:
-                # One limit for many exchanges, each of which puts it off: a timer of its own costs as much as it does.
-                async with asyncio.timeout(None) as self._limit:
-                    await self._serve_within(self._limit)
-            except Exception as exc:  # noqa: BLE001 - converted, for each caller
-                if self._flying:  # else the limit was reached in rest
-                    self._fail(exc)
-                    await self._drop()
-
-    async def _serve_within(self, limit: asyncio.Timeout) -> None:
-        while True:
-            if not self._waiting:
-                self._rest = asyncio.get_running_loop().create_future()
-                await self._rest
-            wire = self._wire
-            if not self._sent or wire is None:
-                wire = await self._send(limit)
-            self._sent = False
-            try:
-                await self._receive(wire, self._flying, limit)
-            finally:
-                if wire.demoted:
-                    self._on_demoted()
-            self._flying = []
-
-    async def _send(self, limit: asyncio.Timeout) -> Wire:
-        self._flying, self._waiting = self._waiting, []
-        wire = await self._connected(limit)
-        self._flying = [batch for batch in self._flying if not batch.future.cancelled()]
-        self._extend(limit)
-        for part in _parts(self._commands(self._flying)):
-            await wire.send(part)
-            self._extend(limit)
-        return wire
-
-    async def _connected(self, limit: asyncio.Timeout) -> Wire:
-        wire = self._wire
-        if wire is not None and not self._leaving and not await wire.stale():
-            return wire
-        limit.reschedule(None)  # of the calls before; dialling has limits of its own
-        await self._drop()  # nothing is awaited on it: nobody needs to know
-        wire = self._wire = await self._dial()
-        self._leaving = False
-        return wire
-
-    def _commands(self, batches: Sequence[_Batch]) -> list[bytes]:
+    def _send(self) -> None:
+        """Send what waits, if there is a connection; else make one, and then."""
+        batches = [batch for batch in self._waiting if not batch.future.cancelled()]
+        line = self._line
+        if batches and (line is None or line.ended or self._leaving):
+            self._waiting = batches
+            self._connecting = asyncio.create_task(self._connect(), name="redis connect")
+            return
+        self._waiting = []
+        if line is None or not batches:
+            return
         commands = [command for batch in batches for command in batch.commands]
         if any(batch.confirmed for batch in batches):
             # One for all of them, and nobody else waits for it.
             commands.append(self._confirmation)
-        return commands
+        self._flying.extend(batches)
+        line.write(b"".join(commands))
+        self._unsent_bytes = line.unsent_bytes
+        self._put_off()
 
-    async def _receive(self, wire: Wire, batches: Sequence[_Batch], limit: asyncio.Timeout) -> None:
-        for batch in batches:
-            for _ in batch.commands:
-                batch.replies.append(await wire.receive())
-                self._extend(limit)
-            if not batch.confirmed:
+    async def _connect(self) -> None:
+        try:
+            self._drop()  # nothing is awaited on it: nobody needs to know
+            self._line = await self._opened()
+            self._leaving = False
+        except Exception as exc:  # noqa: BLE001 - converted, for each caller
+            waiting, self._waiting = self._waiting, []
+            self._fail(waiting, exc)
+        self._connecting = None
+        self._send()
+
+    async def _opened(self) -> Line:
+        wire = await self._dial()
+        try:
+            return Line(wire, self._take, self._lost)
+        except BaseException:
+            await wire.drop()
+            raise
+
+    # --- replies
+
+    def _take(self, reply: Reply) -> None:
+        """Give a reply to the oldest call that has not all of its own; the last is the confirmation."""
+        self._put_off()
+        if isinstance(reply, RedisError) and not isinstance(reply, ResponseError):
+            self._lost(reply)
+            return
+        if isinstance(reply, ResponseError) and code_of(reply) == "READONLY":
+            self._on_demoted()
+        if self._flying:
+            batch = self._flying[0]
+            batch.replies.append(reply)
+            if len(batch.replies) < len(batch.commands):
+                return
+            self._flying.popleft()
+            if batch.confirmed:
+                self._confirming.append(batch)
+            else:
                 batch.resolve()
-        confirmed = [batch for batch in batches if batch.confirmed]
-        if confirmed:
-            reply = await wire.receive()
-            for batch in confirmed:
+        elif self._confirming:
+            for batch in self._confirming:
                 batch.replies.append(reply)
                 batch.resolve()
+            self._confirming = []
+        else:
+            self._lost(DriverConnectionError("the server says something that nobody asked for"))
+            return
+        if not self._busy:
+            self._send()
 
-    def _extend(self, limit: asyncio.Timeout) -> None:
-        until = asyncio.get_running_loop().time() + self._timeout_seconds
-        # A timer for every reply would cost as much as the reply.
-        if until - (limit.when() or 0.0) > self._timeout_seconds / 64:
-            limit.reschedule(until)
+    def _lost(self, exc: Exception) -> None:
+        """End the connection; calls that wait for replies fail, if there are any."""
+        failed = [*self._flying, *self._confirming]
+        self._flying.clear()
+        self._confirming = []
+        self._drop()
+        self._fail(failed, exc)
+        if not self._busy:
+            self._send()
 
-    async def _drop(self) -> None:
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            await wire.drop()
+    def _fail(self, batches: Sequence[_Batch], exc: Exception) -> None:
+        for batch in batches:
+            # An error of its own for each: it is raised, and grows a traceback, in another task.
+            batch.fail(convert(self._where, exc))
 
-    def _fail(self, exc: Exception) -> None:
-        for batch in self._flying:
-            if not batch.future.done():
-                # An error of its own for each: it is raised, and grows a traceback, in another task.
-                batch.future.set_exception(convert(self._where, exc))
+    def _drop(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            task = asyncio.create_task(line.drop(), name="redis disconnect")
+            self._dropping.add(task)
+            task.add_done_callback(self._dropping.discard)
+            task.add_done_callback(consume)
+
+    # --- time
+
+    def _put_off(self) -> None:
+        """Let the server be silent anew. One timer for many replies: one for each would cost as much as they do."""
+        loop = asyncio.get_running_loop()
+        self._until = loop.time() + self._timeout_seconds
+        if self._timer is None:
+            self._timer = loop.call_at(self._until, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        line = self._line
+        if line is None or not (self._flying or self._confirming):
+            return
+        unsent_bytes = line.unsent_bytes
+        if unsent_bytes < self._unsent_bytes:  # a large batch takes longer than one command
+            self._put_off()
+        elif asyncio.get_running_loop().time() < self._until:
+            self._timer = asyncio.get_running_loop().call_at(self._until, self._look)
+        else:
+            self._lost(TimeoutError())
+        self._unsent_bytes = unsent_bytes
 
     async def aclose(self) -> None:
         """Close the connection; calls that wait raise ``HubClosedError``."""
         self._closed = True
+        connecting, self._connecting = self._connecting, None
         try:
-            if self._task is not None:
-                await end_task(self._task)
+            if connecting is not None:
+                await end_task(connecting)
         finally:
-            for batch in [*self._flying, *self._waiting]:
-                if not batch.future.done():
-                    batch.future.set_exception(HubClosedError("the redis backend was closed"))
-            self._flying, self._waiting = [], []
-            await self._drop()
+            for batch in [*self._flying, *self._confirming, *self._waiting]:
+                batch.fail(HubClosedError("the redis backend was closed"))
+            self._flying.clear()
+            self._confirming, self._waiting = [], []
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._drop()
+            if self._dropping:
+                await asyncio.wait(self._dropping)

@@ -19,10 +19,6 @@ Reply: TypeAlias = Any
 """What a server answers: bytes, int, a list of replies, None; a refused command's reply is its ``ResponseError``."""
 
 
-AT_ONCE_BYTES = 16 * 1024
-"""So much a connection takes whose buffer is empty, and does not make anybody wait."""
-
-
 def elements(reply: Reply) -> list[Any] | None:
     """Return the elements of a reply that is an array; None if it is something else."""
     return cast("list[Any]", reply) if isinstance(reply, list) else None
@@ -59,25 +55,6 @@ class Wire:
             raise DriverConnectionError("the connection was closed")
         await self._connection.send_packed_command(commands, check_health=False)
 
-    def send_at_once(self, commands: list[bytes]) -> bool:
-        """Send a few packed commands without a wait, while nothing is awaited; False if that cannot be: none is sent."""
-        writer = self._writer
-        if writer is None or writer.transport.get_write_buffer_size() or sum(map(len, commands)) > AT_ONCE_BYTES:
-            return False
-        looking = self.stale()
-        try:
-            looking.send(None)
-        except StopIteration as looked:
-            if not looked.value:
-                writer.writelines(commands)
-            return not looked.value
-        looking.close()
-        return False
-
-    @property
-    def _writer(self) -> asyncio.StreamWriter | None:
-        return getattr(self._connection, "_writer", None)  # the driver's own: a release may call it otherwise
-
     async def receive(self) -> Reply:
         """Return the next reply."""
         try:
@@ -100,14 +77,14 @@ class Wire:
             await self.send([command])
             return await self.receive()
 
-    async def stale(self) -> bool:
-        """Say whether a connection on which nothing is awaited was closed, or says something nobody asked for."""
-        writer = self._writer
-        try:
-            # A connection that was reset is at no end, and has nothing to read.
-            return (writer is not None and writer.is_closing()) or await self._connection.can_read()
-        except (DriverConnectionError, OSError):
-            return True
+    def hand_over(self, protocol: asyncio.Protocol) -> asyncio.Transport:
+        """Let a protocol have all that arrives from now on. Nothing is awaited; ``drop`` remains to be called."""
+        writer: asyncio.StreamWriter | None = getattr(self._connection, "_writer", None)  # the driver's own
+        if writer is None or writer.is_closing():
+            raise DriverConnectionError("the connection was closed")
+        transport = cast("asyncio.Transport", writer.transport)
+        transport.set_protocol(protocol)
+        return transport
 
     async def drop(self) -> None:
         """Close the connection without waiting for the other side."""
