@@ -51,7 +51,7 @@ async def test_head_that_came_before_is_not_parsed_again() -> None:
     try:
         protocol.data_received(KEPT + b"ab")
         await asyncio.gather(*server.tasks)
-        protocol._parser = None
+        vars(protocol)["_parser"] = None
         protocol.data_received(KEPT + b"cd")
         await asyncio.gather(*server.tasks)
     finally:
@@ -211,7 +211,8 @@ def pieces_of(data: bytes, sizes: Iterable[int]) -> list[bytes]:
 def test_what_is_not_a_head_and_its_body_is_not_remembered(data: bytes, headers: list[tuple[bytes, bytes]]) -> None:
     heads = Heads()
     heads.learn(data, {"headers": headers})
-    assert heads.find(data) is None
+    for size in range(10):
+        assert heads.find(data[: data.index(b"\r\n\r\n") + 4] + b"x" * size) is None
 
 
 def test_few_heads_are_remembered() -> None:
