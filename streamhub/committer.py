@@ -54,6 +54,8 @@ class Committer:
         started = time.monotonic()
         try:
             answered = self._prompt.begin(append)
+        except StreamHubError:
+            return None  # a backend that was closed, as a rule: append is told so too
         except Exception:  # a defect of the backend's; it may have begun: flushing repeats it
             logger.exception("begin raised what no backend may raise")
             return None

@@ -29,6 +29,8 @@ def check_name(value: str, what: str = "key") -> str:
     """Accept a stream key or run name: 1 to 512 bytes of UTF-8 without control characters."""
     if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users are not type-checked
         raise TypeError(f"{what} must be str, not {type(value).__name__}")
+    if value.isascii() and value.isprintable() and 1 <= len(value) <= MAX_KEY_BYTES:
+        return value  # as nearly all are
     try:
         size = len(value.encode("utf-8"))
     except UnicodeEncodeError as exc:

@@ -154,8 +154,8 @@ class PromptStore(Protocol):
     def begin(self, append: Append) -> Callable[[], Awaitable[Appended | StreamHubError]] | None:
         """Begin to store an append now, and return what to call, and await, for its outcome: that of ``append``.
 
-        None if something must be waited for first: nothing has begun, and ``append`` is called. What is returned may
-        never be called; the append may then be stored all the same.
+        None if something must be waited for first: nothing has begun, and ``append`` is called; so it is if this
+        raises. What is returned may never be called; the append may then be stored all the same.
         """
         ...
 

@@ -19,6 +19,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 from nats.errors import Error
 
 from streamhub.errors import BackendUnavailableError, StreamHubError
@@ -28,6 +29,7 @@ CLOSE_SECONDS = 2.0
 AGAIN_SECONDS = 1.0
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "(?P<subject>[^"]*)"', re.IGNORECASE)
+_BROKEN = (Error, OSError, RuntimeError)  # uvloop's transports raise the last, once they are closed
 
 
 class Call:
@@ -67,8 +69,17 @@ class _Receiver(asyncio.Future[Msg]):
 
 
 class _Client(Client):
-    """The driver's, but quicker with headers: the server adds five to each message, and the driver asks each letter."""
+    """The driver's, but it writes what is published before ``publish`` returns, and waits for nobody to take it."""
 
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        # The driver leaves it to a task, a turn of the loop later. Were that gone, it would write here, and then wait
+        # for a peer that takes no more bytes: so would its pings, which have to find out that there is no peer.
+        if not self.is_connected or not isinstance(self._transport, TcpTransport):
+            return await super()._flush_pending(force_flush)  # to a websocket, one write can take several steps
+        pending, self._pending, self._pending_data_size = self._pending, [], 0
+        return self._transport.write(b"".join(pending))
+
+    # The server adds five headers to each message, and the driver asks each letter.
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -125,21 +136,6 @@ class Channel:
         await self.client.subscribe(  # pyright: ignore[reportUnknownMemberType] - an untyped future
             f"{self._inbox}.*", future=_Receiver(self._answered)
         )
-
-    async def write_at_once(self) -> None:
-        """Have what is published written before ``publish`` returns, instead of a turn of the loop later.
-
-        The driver leaves that to a task of its own; where that is gone, it does it itself.
-        """
-        client: Any = self.client
-        flusher: asyncio.Task[None] = client._flusher_task  # noqa: SLF001
-        flusher.cancel()
-        await asyncio.wait([flusher])
-        while not client._flush_queue.empty():  # noqa: SLF001 - else it would believe that somebody is about to write
-            client._flush_queue.get_nowait()  # noqa: SLF001
-        await client.flush()
-        if client.pending_data_size:  # a later release of the driver's, that needs the task
-            client._flusher_task = asyncio.create_task(client._flusher())  # noqa: SLF001
 
     async def ask(
         self,
@@ -213,13 +209,13 @@ class Channel:
             raise BackendUnavailableError(f"{self.where} is not available: {self._said}")
         publishing = self.client.publish(subject, payload, reply=reply, headers=headers)
         try:
-            # Its first step writes, or leaves it to the driver's task, whose queue has no bound.
+            # Its only step writes, or leaves it to the driver's task, whose queue has no bound.
             publishing.send(None)
         except StopIteration:
             return
-        except (Error, OSError, RuntimeError) as exc:  # uvloop's transports raise the last, once they are closed
+        except _BROKEN as exc:
             raise unavailable(self.where, exc) from exc
-        publishing.close()  # what it would wait for, a peer that takes more bytes, is none of ours
+        publishing.close()
 
     @property
     def _said(self) -> str:
@@ -237,7 +233,7 @@ class Channel:
             subscription = await self.client.subscribe(  # pyright: ignore[reportUnknownMemberType]
                 subject, future=_Receiver(receive)
             )
-        except Error as exc:
+        except _BROKEN as exc:
             raise unavailable(self.where, exc) from exc
         self._wanted[subject] = subscription
 
@@ -257,7 +253,7 @@ class Channel:
         if subscription is not None and self.usable:
             try:
                 await subscription.unsubscribe()
-            except Error as exc:
+            except _BROKEN as exc:
                 raise unavailable(self.where, exc) from exc
 
     # What the driver tells.

@@ -69,8 +69,6 @@ class Dialler:
                 )
                 check_version(channel)
                 await channel.prepare()
-                if not self._target.over_websocket:  # there, one write can take several steps
-                    await channel.write_at_once()
         except BaseException as exc:
             await channel.aclose()
             if not isinstance(exc, Exception):

@@ -10,11 +10,13 @@ import pytest
 import servers
 from nats.aio.client import Client
 from nats_servers import NatsServer, started
-from nats_support import begun, own_namespace
+from nats_support import begun, own_namespace, until
 from streamhub_nats import NatsBackend
 
+from streamhub import BackendUnavailableError
 from streamhub.conformance import UrlHarness
-from streamhub.conformance.writer import read_all
+from streamhub.conformance.drive import soon
+from streamhub.conformance.writer import append, read_all
 from streamhub.types import Appended
 
 
@@ -43,38 +45,6 @@ async def test_what_is_published_is_written_before_publish_returns(harness: UrlH
     assert client.pending_data_size == 0
 
 
-async def test_a_driver_that_needs_its_task_to_write_keeps_it(
-    harness: UrlHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def leave_to_the_task(self: Any, force_flush: bool = False) -> Any:
-        await self._flush_queue.put(asyncio.get_running_loop().create_future())
-
-    monkeypatch.setattr(Client, "_flush_pending", leave_to_the_task)
-    backend = await harness.make()
-    writer = await begun(backend, harness.unique_key())
-
-    assert await writer.append(b"second") == Appended(2)
-    assert not (await client_of(backend))._flusher_task.done()
-
-
-async def test_what_the_driver_was_about_to_write_is_written(
-    harness: UrlHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its task ends before it has looked into its queue."""
-    real = Client.subscribe
-
-    async def and_more(self: Any, *args: Any, **more: Any) -> Any:
-        subscription = await real(self, *args, **more)
-        await self.publish("nobody.listens")
-        return subscription
-
-    monkeypatch.setattr(Client, "subscribe", and_more)
-    backend = await harness.make()
-
-    await begun(backend, harness.unique_key())
-    assert (await client_of(backend)).pending_data_size == 0
-
-
 async def test_appends_to_a_server_that_takes_no_bytes_go_on_when_it_does(server: NatsServer) -> None:
     """More than the socket takes is on its way: the driver waits for it, and an append that begins must not."""
     backend: Any = NatsBackend(f"{server.url}?timeout_seconds=30")
@@ -95,6 +65,53 @@ async def test_appends_to_a_server_that_takes_no_bytes_go_on_when_it_does(server
     for writer in writers:
         assert await read_all(backend.store, writer.key) == [b"first", chunk]
     await backend.aclose()
+
+
+async def test_a_connection_whose_peer_takes_no_bytes_is_given_up_by_its_pings(server: NatsServer) -> None:
+    backend: Any = NatsBackend(f"{server.url}?timeout_seconds=30&ping_seconds=0.5")
+    await backend.connect()
+    writer = await begun(backend, "k")
+    channel = await backend._session.server.channel()
+    server.freeze()
+    try:
+        clog(channel.client)
+        answer = asyncio.create_task(append(backend.store, writer.item(b"second")))
+        await until(lambda: channel.error is not None)
+        with pytest.raises(BackendUnavailableError, match="stale connection"):
+            await soon(answer)
+    finally:
+        server.thaw()
+    await backend.aclose()
+
+
+@pytest.mark.parametrize("how", ["silent", "reset"])
+async def test_whoever_follows_on_a_connection_whose_peer_takes_no_bytes_is_not_kept_waiting(
+    server: NatsServer, how: str
+) -> None:
+    backend: Any = NatsBackend(f"{server.url}?timeout_seconds={1 if how == 'silent' else 30}")
+    await backend.connect()
+    async with backend.store.changes() as feed:
+        await feed.follow("followed")
+        server.freeze()
+        try:
+            clog((await backend._session.notifications._channel()).client)
+            following = asyncio.create_task(feed.follow("another"))
+            await asyncio.sleep(0)
+            if how == "reset":
+                server.kill()
+            with pytest.raises(BackendUnavailableError):
+                await soon(following)
+        finally:
+            if server.running:
+                server.thaw()
+    await backend.aclose()
+
+
+def clog(client: Any) -> None:
+    """Publish more than the sockets of a server that stands still take."""
+    chunk = b"x" * 900_000
+    for _ in range(16):
+        client._transport.write(b"PUB nobody.listens %d\r\n%b\r\n" % (len(chunk), chunk))
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,22 @@ async def test_a_defect_while_beginning_does_not_reach_send_and_nothing_is_lost(
     assert await _texts(hub) == ["first", "a"]
 
 
+async def test_a_backend_that_is_closed_is_no_defect(hub, store, caplog):
+    def closed(append):
+        raise HubClosedError("the backend is not open")
+
+    async def refused(batch):
+        raise HubClosedError("the backend is not open")
+
+    with pytest.raises(HubClosedError, match="backend"):
+        async with hub.produce("k") as producer:
+            await _idle(producer)
+            store.begin, store.append = closed, refused
+            await producer.send("a")
+            await producer.flush()
+    assert "no backend may raise" not in caplog.text
+
+
 @pytest.mark.parametrize("how", ["answered", "raised", "defect"])
 async def test_a_refusal_stops_the_producer(hub, store, how):
     async def fenced(append):

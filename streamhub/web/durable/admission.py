@@ -140,10 +140,10 @@ def admit(state: StreamState, write: Write, hour: int) -> Decision:
             state.generation,
             Offset(state.generation, state.tail.index + write.messages) if write.messages else state.tail,
             write.close,
-            produced=False,
-            producers=producers,
-            seq=state.seq if write.seq is None else write.seq,
-            closer=write.claim if write.close else None,
+            False,  # produced
+            producers,
+            state.seq if write.seq is None else write.seq,
+            write.claim if write.close else None,
         )
     )
 

@@ -44,7 +44,8 @@ def messages_in(body: bytes, *, is_json: bool) -> tuple[bytes, ...]:
         start = _after_space(text, 0)
         if text.startswith("[", start):
             return _elements(text, start)
-        _DECODER.decode(text)
+        _, end = _DECODER.raw_decode(text, start)
+        _expect_end(text, end)
     except (ValueError, RecursionError) as exc:
         if isinstance(exc, (BadBodyError, TooManyMessagesError)):
             raise

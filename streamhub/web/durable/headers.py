@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 from streamhub.web.durable.admission import Claim
@@ -98,11 +99,15 @@ def closes(given: Given) -> bool:
 def content_type_in(given: Given) -> str | None:
     """Return the content type, or None; ``BadHeaderError`` if it could not be given back in a header."""
     value = given.get(b"content-type")
-    if value is None or not (text := value.strip().decode("latin-1")):
-        return None
+    return None if value is None else _content_type(value)
+
+
+@lru_cache(maxsize=64)  # each append brings one of the same few
+def _content_type(value: bytes) -> str | None:
+    text = value.strip().decode("latin-1")
     if len(text) > MAX_TEXT_CHARS or not (text.isascii() and text.isprintable()):
         raise BadHeaderError("invalid Content-Type")
-    return text
+    return text or None
 
 
 def claim_in(given: Given) -> Claim | None:

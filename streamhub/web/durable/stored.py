@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypeGuard, cast
 
 from streamhub.cursor import generation_at
@@ -73,6 +74,7 @@ class Configuration:
         return None if mine == others else "Stream-Expires-At"
 
 
+@lru_cache(maxsize=64)
 def media_type_of(content_type: str) -> str:
     """Return a content type's comparable part."""
     return content_type.partition(";")[0].strip().lower()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Protocol, cast
 from urllib.parse import unquote
 
@@ -17,6 +17,7 @@ import httptools
 from starlette.types import ASGIApp
 
 from streamhub.web.server.exchange import Exchange, text_response
+from streamhub.web.server.heads import Head, Heads
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_WAITING_BYTES = 64 * 1024
@@ -70,6 +71,9 @@ class Http1(asyncio.Protocol):
             "root_path": "",
         }
         self._app_state = app_state
+        self._heads = Heads()
+        self._between = True  # requests: what comes next begins one
+        self._newest: Mapping[str, Any] | None = None  # scope of the last one, if the connection goes on after it
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._unparsed: bytes = b""  # until there is need to read on
@@ -115,9 +119,30 @@ class Http1(asyncio.Protocol):
         if self._unparsed or self._unfinished_bytes + len(data) > PIECE_BYTES:
             self._unparsed += data
             self._parse_pieces()
-        else:
+        elif not self._between or self._last_words is not None:
             self._unfinished_bytes += len(data)
             self._parse(data)
+        elif (known := self._heads.find(data)) is not None:
+            self._repeat(*known)
+        else:
+            self._parse_new(data)
+
+    def _repeat(self, head: Head, body: bytes) -> None:
+        """Have a request answered whose head came before."""
+        self._quiet_since = self._loop.time()
+        scope = {**head.scope, "headers": [*head.headers], "state": self._app_state.copy()}
+        exchange = Exchange(self, scope, ends=False)
+        if body:
+            exchange.feed(body)
+        exchange.feed_end()
+        self._answer(exchange)
+
+    def _parse_new(self, data: bytes) -> None:
+        """Parse the beginning of a request, and remember its head if that is all there is."""
+        self._unfinished_bytes += len(data)
+        self._parse(data)
+        if self._between and self._newest is not None:
+            self._heads.learn(data, self._newest)
 
     def _parse_pieces(self) -> None:
         while self._unparsed and not self._read_paused:
@@ -177,6 +202,8 @@ class Http1(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Begin a request."""
+        self._between = False
+        self._newest = None
         self._target = b""
         self._headers = []
         self._quiet_since = self._loop.time()
@@ -205,12 +232,9 @@ class Http1(asyncio.Protocol):
             ends = True
         else:
             raise httptools.HttpParserError(f"HTTP/{version} is another protocol")
+        self._newest = None if ends else {**scope, "headers": [*scope["headers"]]}
         self._incoming = Exchange(self, scope, ends=ends)
-        if self._current is None:
-            self._begin(self._incoming)
-        else:
-            self._ahead.append(self._incoming)
-            self.read_on()
+        self._answer(self._incoming)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
@@ -222,6 +246,7 @@ class Http1(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """End a request."""
+        self._between = True
         self._unfinished_bytes = 0
         if self._incoming is not None:
             self._incoming.feed_end()
@@ -245,6 +270,13 @@ class Http1(asyncio.Protocol):
         }
 
     # --- one exchange after another
+
+    def _answer(self, exchange: Exchange) -> None:
+        if self._current is None:
+            self._begin(exchange)
+        else:
+            self._ahead.append(exchange)
+            self.read_on()
 
     def _begin(self, exchange: Exchange) -> None:
         self._current = exchange
