@@ -13,6 +13,7 @@ from streamhub_redis.dialling import node_dialler
 from streamhub_redis.faults import code_of, convert, refusal
 from streamhub_redis.node import Lane, Node, Request
 from streamhub_redis.options import RedisOptions
+from streamhub_redis.pair import consume
 from streamhub_redis.preparing import prepare
 from streamhub_redis.server import Answer
 from streamhub_redis.slots import Address, Slots, moved_to, read_ranges
@@ -138,7 +139,7 @@ class ClusterServer:
             return
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._update(), name="redis cluster map")
-            self._looking.add_done_callback(_consume)
+            self._looking.add_done_callback(consume)
         await asyncio.shield(self._looking)
 
     async def _update(self) -> None:
@@ -199,12 +200,6 @@ class ClusterServer:
         if self._looking is not None and not self._looking.done():
             # It has ended, as all calls on a closed node do. Cancelled, it would cancel those who wait for it.
             await asyncio.wait([self._looking])
-
-
-def _consume(task: asyncio.Task[None]) -> None:
-    # Whoever waited may have been cancelled meanwhile.
-    if not task.cancelled():
-        task.exception()
 
 
 def _copy(error: BackendUnavailableError) -> BackendUnavailableError:

@@ -1,4 +1,4 @@
-"""Two halves of one connection's life: neither outlives the other."""
+"""Tasks of connections: two halves of one that do not outlive each other, and how tasks end."""
 
 from __future__ import annotations
 
@@ -33,3 +33,9 @@ async def end_task(task: asyncio.Task[None]) -> None:
     """Cancel a task and wait until it is done."""
     task.cancel()
     await asyncio.wait([task])
+
+
+def consume(task: asyncio.Task[None]) -> None:
+    """Look at how a task ended, in case that nobody else does: a done callback."""
+    if not task.cancelled():
+        task.exception()

@@ -14,11 +14,10 @@ from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from streamhub.errors import HubClosedError
-from streamhub.tasks import consume
 from streamhub_redis.dialling import Dial
 from streamhub_redis.faults import code_of, convert
 from streamhub_redis.line import Line
-from streamhub_redis.pair import end_task
+from streamhub_redis.pair import consume, end_task
 from streamhub_redis.wire import Reply
 
 
