@@ -7,7 +7,8 @@ does, would begin each reply's way to who waits for it with two more turns of th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import InvalidResponse
@@ -58,8 +59,8 @@ class Line(asyncio.Protocol):
         if on_end is not None:
             on_end(exc)
 
-    async def drop(self) -> None:
-        """Close it without waiting for the other side; nobody is told."""
+    def drop(self) -> Coroutine[Any, Any, None]:
+        """Close it without waiting for the other side; nobody is told. What is returned lets the driver know."""
         self._on_end = None
         self._transport.abort()
-        await self._wire.drop()
+        return self._wire.drop()

@@ -11,7 +11,6 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as DriverConnectionError
 from redis.exceptions import ResponseError
 
-from streamhub_redis.faults import code_of
 from streamhub_redis.options import RedisOptions
 from streamhub_redis.target import Target
 
@@ -35,7 +34,6 @@ class Wire:
     def __init__(self, connection: Connection | UnixDomainSocketConnection, options: RedisOptions) -> None:
         self._connection = connection
         self._options = options
-        self.demoted: bool = False  # the server said that it is no master
         host, port = getattr(connection, "host", ""), getattr(connection, "port", 0)
         self.address: str = f"{host}:{port}"
 
@@ -55,15 +53,6 @@ class Wire:
             raise DriverConnectionError("the connection was closed")
         await self._connection.send_packed_command(commands, check_health=False)
 
-    async def receive(self) -> Reply:
-        """Return the next reply."""
-        try:
-            return cast("Reply", await self._connection.read_response())
-        except ResponseError as exc:
-            if code_of(exc) == "READONLY":
-                self.demoted = True
-            return exc
-
     async def listen(self, seconds: float) -> Reply:
         """Return the next message, None if none arrives within ``seconds``."""
         try:
@@ -75,12 +64,16 @@ class Wire:
         """Send one command and return its reply."""
         async with asyncio.timeout(self._options.timeout_seconds):
             await self.send([command])
-            return await self.receive()
+            try:
+                return cast("Reply", await self._connection.read_response())
+            except ResponseError as exc:
+                return exc
 
     def hand_over(self, protocol: asyncio.Protocol) -> asyncio.Transport:
         """Let a protocol have all that arrives from now on. Nothing is awaited; ``drop`` remains to be called."""
-        writer: asyncio.StreamWriter | None = getattr(self._connection, "_writer", None)  # the driver's own
-        if writer is None or writer.is_closing():
+        reader: asyncio.StreamReader | None = getattr(self._connection, "_reader", None)  # the driver's own
+        writer: asyncio.StreamWriter | None = getattr(self._connection, "_writer", None)
+        if reader is None or writer is None or reader.at_eof() or writer.is_closing():
             raise DriverConnectionError("the connection was closed")
         transport = cast("asyncio.Transport", writer.transport)
         transport.set_protocol(protocol)
