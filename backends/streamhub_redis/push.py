@@ -21,9 +21,10 @@ _VERSION = b"1"
 
 def write_hint(item: Append, records: Sequence[tuple[int, bytes]], end: bytes, *, max_bytes: int) -> bytes:
     """Write what stands before the records; empty where a reader must read the stream itself."""
-    if item.metadata is not None or sum(len(record) for _, record in records) + len(end) > max_bytes:
+    sizes = [len(record) for _, record in records]
+    if item.metadata is not None or sum(sizes) + len(end) > max_bytes:
         return b""
-    lengths = b",".join([b"%d" % len(record) for _, record in records])
+    lengths = b",".join([b"%d" % size for size in sizes])
     return b"%b %d %d %b %b\n" % (_VERSION, item.generation, item.first, lengths, end)
 
 

@@ -19,9 +19,18 @@ NOTHING: Final = object()
 """Stands for a reply that is not there yet."""
 
 
+_LENGTHS = [b"$%d" % size for size in range(1024)]  # to look them up takes half as long as to write them
+
+
 def pack(*args: bytes) -> bytes:
     """Write one command: an array of bulk strings."""
-    return b"".join([b"*%d\r\n" % len(args), *[b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args]])
+    lines = [b"*%d" % len(args)]
+    for arg in args:
+        size = len(arg)
+        lines.append(_LENGTHS[size] if size < 1024 else b"$%d" % size)
+        lines.append(arg)
+    lines.append(b"")
+    return b"\r\n".join(lines)
 
 
 def refused(text: str) -> Exception:

@@ -11,6 +11,7 @@ from streamhub.web.durable.stored import Configuration
 
 MAX_MESSAGES = 16_384
 _SPACE = re.compile(r"[ \t\n\r]*")
+_SPACES = frozenset(" \t\n\r")
 
 
 class BadBodyError(ValueError):
@@ -74,12 +75,14 @@ def _elements(text: str, start: int) -> tuple[bytes, ...]:
 
 
 def _after_space(text: str, at: int) -> int:
+    if text[at : at + 1] not in _SPACES:  # as nearly always
+        return at
     match = _SPACE.match(text, at)
     return at if match is None else match.end()
 
 
 def _expect_end(text: str, at: int) -> None:
-    if _after_space(text, at) != len(text):
+    if at != len(text) and _after_space(text, at) != len(text):
         raise BadBodyError("the body is not JSON")
 
 
