@@ -53,11 +53,11 @@ class Committer:
             return None
         started = time.monotonic()
         try:
-            answered = self._prompt.begin(append)
+            answered = self._prompt.begin_append(append)
         except StreamHubError:
             return None  # a backend that was closed, as a rule: append is told so too
         except Exception:  # a defect of the backend's; it may have begun: flushing repeats it
-            logger.exception("begin raised what no backend may raise")
+            logger.exception("begin_append raised what no backend may raise")
             return None
         return None if answered is None else partial(self._finish, lane, append, answered, started)
 

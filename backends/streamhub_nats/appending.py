@@ -32,8 +32,8 @@ class Appender:
         """Store appends; see ``StreamStore.append``."""
         return await concurrently(batch, self._answer)
 
-    def begin(self, item: Append) -> Callable[[], Awaitable[Appended | StreamHubError]] | None:
-        """Store an append that follows what this process wrote last, at once; see ``PromptStore.begin``."""
+    def begin_append(self, item: Append) -> Callable[[], Awaitable[Appended | StreamHubError]] | None:
+        """Store an append that follows what this process wrote last, at once; see ``PromptStore.begin_append``."""
         chain = self._chain
         draft = chain.tails.get(item.key)
         if draft is None or not draft.suits(item) or not chain.clock.fresh or not self._fits(draft, item):
@@ -59,7 +59,7 @@ class Appender:
         return await self._decided(item)
 
     async def _answer(self, item: Append) -> Appended | StreamHubError:
-        begun = self.begin(item)
+        begun = self.begin_append(item)
         return await (self._decided(item) if begun is None else begun())
 
     async def _decided(self, item: Append) -> Appended | StreamHubError:

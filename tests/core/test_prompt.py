@@ -37,7 +37,7 @@ class PromptStore:
         self.appended += batch
         return await self._store.append(batch)
 
-    def begin(self, append):
+    def begin_append(self, append):
         if self.refuses:
             return None
         assert not self.flying
@@ -128,15 +128,15 @@ async def test_one_of_unknown_outcome_is_repeated_as_it_was(hub, store, kept):
 
 
 async def test_a_defect_while_beginning_does_not_reach_send_and_nothing_is_lost(hub, store, caplog):
-    def begin(append):
+    def begin_append(append):
         raise LookupError
 
     async with hub.produce("k") as producer:
         await _idle(producer)
-        store.begin = begin
+        store.begin_append = begin_append
         await producer.send("a")
         await producer.flush()
-    assert "begin raised what no backend may raise" in caplog.text
+    assert "begin_append raised what no backend may raise" in caplog.text
     assert await _texts(hub) == ["first", "a"]
 
 
@@ -150,7 +150,7 @@ async def test_a_backend_that_is_closed_is_no_defect(hub, store, caplog):
     with pytest.raises(HubClosedError, match="backend"):
         async with hub.produce("k") as producer:
             await _idle(producer)
-            store.begin, store.append = closed, refused
+            store.begin_append, store.append = closed, refused
             await producer.send("a")
             await producer.flush()
     assert "no backend may raise" not in caplog.text
