@@ -13,7 +13,14 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from streamhub.errors import BackendUnavailableError, DataLostError, StaleGenerationError, StreamHubError, defect
+from streamhub.errors import (
+    BackendUnavailableError,
+    DataLostError,
+    HubClosedError,
+    StaleGenerationError,
+    StreamHubError,
+    defect,
+)
 from streamhub.lane import Lane
 from streamhub.observer import Event, EventName, Observer, notify
 from streamhub.protocols import PromptStore, StreamStore
@@ -44,7 +51,6 @@ class Committer:
         if flusher is None:
             flusher = self._flusher()
             lane.rest = flusher.retire
-        lane.check_open = self._tasks.check_open
         lane.wake = partial(flusher.add, lane)
 
     def _begin(self, lane: Lane) -> _Rest | None:
@@ -135,9 +141,11 @@ class _Flusher:
         self._idle: asyncio.Future[None] | None = None
 
     def add(self, lane: Lane) -> None:
+        if self._tasks.closed:
+            lane.fail(HubClosedError("the hub is closed"))
+            return
         idle = self._idle
         if idle is not None and not idle.done():
-            self._tasks.check_open()
             self._begun = self._begin(lane)  # on its way before the task's next turn, to which its outcome is left
             if self._begun is None:
                 self._waiting[lane] = None

@@ -208,3 +208,23 @@ async def test_a_hub_that_is_closed_leaves_what_has_begun(backend, store):
             await asyncio.create_task(produce())
         await hub.aclose()
     assert [append.chunks for append in store.begun] == [(b"a",)]
+
+
+@pytest.mark.parametrize("prompt", [True, False])
+@pytest.mark.parametrize("idle", [True, False])
+async def test_sending_once_nothing_can_be_stored_any_more_raises_every_time_and_nobody_waits(
+    backend, store, prompt, idle
+):
+    async with Hub(store=store if prompt else backend.store, leases=backend.leases, cancels=backend.cancels) as hub:
+        with pytest.raises(HubClosedError):
+            async with asyncio.timeout(5), hub.produce("k") as producer:
+                if idle:
+                    await _idle(producer)
+                hub._core.tasks.closed = True  # as it is once closing no longer waits
+                try:
+                    for _ in range(2):
+                        with pytest.raises(HubClosedError, match="the hub is closed"):
+                            await producer.send("a")
+                    await producer.flush()
+                finally:
+                    hub._core.tasks.closed = False
