@@ -27,6 +27,8 @@ from streamhub.protocols import PromptStore, StreamStore
 from streamhub.tasks import TaskOwner
 from streamhub.types import Append, Appended
 
+_Answer = Appended | StreamHubError
+_Begun = Callable[[], Awaitable[_Answer]]
 _Rest = Callable[[], Coroutine[Any, Any, None]]
 
 logger: logging.Logger = logging.getLogger("streamhub")
@@ -59,48 +61,37 @@ class Committer:
             return None
         started = time.monotonic()
         try:
-            answered = self._prompt.begin_append(append)
+            begun = self._prompt.begin_append(append)
         except StreamHubError:
             return None  # a backend that was closed, as a rule: append is told so too
         except Exception:  # a defect of the backend's; it may have begun: flushing repeats it
             logger.exception("begin_append raised what no backend may raise")
             return None
-        return None if answered is None else partial(self._finish, lane, append, answered, started)
-
-    async def _finish(
-        self, lane: Lane, append: Append, answered: Callable[[], Awaitable[Appended | StreamHubError]], started: float
-    ) -> None:
-        try:
-            answer = await answered()
-        except StreamHubError as exc:
-            answer = exc
-        except Exception as exc:
-            logger.exception("append raised what no backend may raise")
-            answer = defect(exc)
-        self._settle(lane, append, answer, time.monotonic() - started)
+        return None if begun is None else partial(self._finish, [(lane, append)], started, begun)
 
     async def _flush(self, lanes: list[Lane]) -> None:
         batch = [(lane, append) for lane in lanes if (append := lane.freeze()) is not None]
-        if not batch:
-            return
-        started = time.monotonic()
-        answers = await self._append([append for _, append in batch])
+        if batch:
+            await self._finish(batch, time.monotonic())
+
+    async def _finish(self, batch: list[tuple[Lane, Append]], started: float, begun: _Begun | None = None) -> None:
+        answers = await self._answers([append for _, append in batch], begun)
         seconds = time.monotonic() - started
         for (lane, append), answer in zip(batch, answers, strict=True):
             self._settle(lane, append, answer, seconds)
 
-    async def _append(self, batch: list[Append]) -> Sequence[Appended | StreamHubError]:
+    async def _answers(self, batch: list[Append], begun: _Begun | None = None) -> Sequence[_Answer]:
         try:
-            return await self._store.append(batch)
+            return await self._store.append(batch) if begun is None else [await begun()]
         except StreamHubError as exc:
             return [exc] * len(batch)
         except Exception as exc:  # a defect of the backend's must stop a producer, not leave it waiting
             if len(batch) > 1:  # ... and only the one it is about
-                return [answer for append in batch for answer in await self._append([append])]
+                return [answer for append in batch for answer in await self._answers([append])]
             logger.exception("append raised what no backend may raise")
             return [defect(exc)]
 
-    def _settle(self, lane: Lane, append: Append, answer: Appended | StreamHubError, seconds: float) -> None:
+    def _settle(self, lane: Lane, append: Append, answer: _Answer, seconds: float) -> None:
         if isinstance(answer, Appended):
             lane.stored(append)
             if self._observer is not None:
