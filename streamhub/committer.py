@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -69,7 +69,7 @@ class Committer:
             return None
         return None if begun is None else partial(self._finish, [(lane, append)], started, begun)
 
-    async def _flush(self, lanes: list[Lane]) -> None:
+    async def _flush(self, lanes: Iterable[Lane]) -> None:
         batch = [(lane, append) for lane in lanes if (append := lane.freeze()) is not None]
         if batch:
             await self._finish(batch, time.monotonic())
@@ -100,7 +100,8 @@ class Committer:
         elif isinstance(answer, BackendUnavailableError):
             lane.unknown(answer)
         elif isinstance(answer, DataLostError):
-            self._tasks.spawn(lane.recover(answer), "recovery of a lost stream")
+            recovery = self._tasks.spawn(lane.recover(answer), "recovery of a lost stream")
+            recovery.add_done_callback(partial(_recovered, lane))
         else:
             if isinstance(answer, StaleGenerationError):
                 self._tell("fenced_write", append, count=len(append.chunks))
@@ -113,13 +114,13 @@ class Committer:
 class _Flusher:
     """Runs ``flush`` for the lanes that have something, one call at a time, or what ``begin`` leaves to do instead.
 
-    Its task waits for more until it is retired, or the hub closes: a new task costs more than a wake-up.
+    Its task waits for more until it is retired, or cancelled: a new task costs more than a wake-up.
     """
 
     def __init__(
         self,
         begin: Callable[[Lane], _Rest | None],
-        flush: Callable[[list[Lane]], Coroutine[Any, Any, None]],
+        flush: Callable[[Iterable[Lane]], Coroutine[Any, Any, None]],
         tasks: TaskOwner,
     ) -> None:
         self._begin = begin
@@ -127,6 +128,7 @@ class _Flusher:
         self._tasks = tasks
         self._lasting = True
         self._waiting: dict[Lane, None] = {}
+        self._busy: dict[Lane, None] = {}  # those whose answers the task awaits
         self._begun: _Rest | None = None
         self._task: asyncio.Task[None] | None = None
         self._idle: asyncio.Future[None] | None = None
@@ -138,14 +140,14 @@ class _Flusher:
         idle = self._idle
         if idle is not None and not idle.done():
             self._begun = self._begin(lane)  # on its way before the task's next turn, to which its outcome is left
-            if self._begun is None:
-                self._waiting[lane] = None
+            self._waiting[lane] = None
             idle.set_result(None)
             self._idle = None
             return
         self._waiting[lane] = None
         if idle is not None or self._task is None or self._task.done():  # an idle one may have been cancelled
             self._task = self._tasks.spawn(self._run(), "committer")
+            self._task.add_done_callback(self._ended)
             self._idle = None
 
     def retire(self) -> None:
@@ -156,14 +158,24 @@ class _Flusher:
             self._idle = None
 
     async def _run(self) -> None:
-        while self._waiting or self._begun or self._lasting:
-            if not self._waiting and not self._begun:
+        while self._waiting or self._lasting:
+            if not self._waiting:
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
-            if self._begun is not None:
-                rest, self._begun = self._begun, None
-                await rest()
-            elif self._waiting:
-                lanes = list(self._waiting)
-                self._waiting.clear()
-                await self._flush(lanes)
+            self._busy, self._waiting = self._waiting, {}
+            rest, self._begun = self._begun, None
+            await (self._flush(self._busy) if rest is None else rest())
+            self._busy = {}
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Look after what a task leaves that was cancelled, as all are when a program ends without closing its hub."""
+        self._lasting = False  # nobody would cancel the next one then
+        left = {**self._busy, **self._waiting}
+        self._busy, self._waiting, self._begun = {}, {}, None
+        for lane in left:
+            lane.unknown(BackendUnavailableError("the task that stores what is sent was cancelled"))
+
+
+def _recovered(lane: Lane, recovery: asyncio.Task[None]) -> None:
+    if recovery.cancelled() or recovery.exception() is not None:
+        lane.unknown(BackendUnavailableError("the recovery of a lost stream was cancelled, or failed"))
