@@ -9,17 +9,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from streamhub.errors import BackendUnavailableError, DataLostError, StaleGenerationError, StreamHubError, defect
+from streamhub.errors import (
+    BackendUnavailableError,
+    DataLostError,
+    HubClosedError,
+    StaleGenerationError,
+    StreamHubError,
+    defect,
+)
 from streamhub.lane import Lane
 from streamhub.observer import Event, EventName, Observer, notify
 from streamhub.protocols import PromptStore, StreamStore
 from streamhub.tasks import TaskOwner
 from streamhub.types import Append, Appended
 
+_Answer = Appended | StreamHubError
+_Begun = Callable[[], Awaitable[_Answer]]
 _Rest = Callable[[], Coroutine[Any, Any, None]]
 
 logger: logging.Logger = logging.getLogger("streamhub")
@@ -44,7 +53,6 @@ class Committer:
         if flusher is None:
             flusher = self._flusher()
             lane.rest = flusher.retire
-        lane.check_open = self._tasks.check_open
         lane.wake = partial(flusher.add, lane)
 
     def _begin(self, lane: Lane) -> _Rest | None:
@@ -53,48 +61,37 @@ class Committer:
             return None
         started = time.monotonic()
         try:
-            answered = self._prompt.begin(append)
+            begun = self._prompt.begin_append(append)
         except StreamHubError:
             return None  # a backend that was closed, as a rule: append is told so too
         except Exception:  # a defect of the backend's; it may have begun: flushing repeats it
-            logger.exception("begin raised what no backend may raise")
+            logger.exception("begin_append raised what no backend may raise")
             return None
-        return None if answered is None else partial(self._finish, lane, append, answered, started)
+        return None if begun is None else partial(self._finish, [(lane, append)], started, begun)
 
-    async def _finish(
-        self, lane: Lane, append: Append, answered: Callable[[], Awaitable[Appended | StreamHubError]], started: float
-    ) -> None:
-        try:
-            answer = await answered()
-        except StreamHubError as exc:
-            answer = exc
-        except Exception as exc:
-            logger.exception("append raised what no backend may raise")
-            answer = defect(exc)
-        self._settle(lane, append, answer, time.monotonic() - started)
-
-    async def _flush(self, lanes: list[Lane]) -> None:
+    async def _flush(self, lanes: Iterable[Lane]) -> None:
         batch = [(lane, append) for lane in lanes if (append := lane.freeze()) is not None]
-        if not batch:
-            return
-        started = time.monotonic()
-        answers = await self._append([append for _, append in batch])
+        if batch:
+            await self._finish(batch, time.monotonic())
+
+    async def _finish(self, batch: list[tuple[Lane, Append]], started: float, begun: _Begun | None = None) -> None:
+        answers = await self._answers([append for _, append in batch], begun)
         seconds = time.monotonic() - started
         for (lane, append), answer in zip(batch, answers, strict=True):
             self._settle(lane, append, answer, seconds)
 
-    async def _append(self, batch: list[Append]) -> Sequence[Appended | StreamHubError]:
+    async def _answers(self, batch: list[Append], begun: _Begun | None = None) -> Sequence[_Answer]:
         try:
-            return await self._store.append(batch)
+            return await self._store.append(batch) if begun is None else [await begun()]
         except StreamHubError as exc:
             return [exc] * len(batch)
         except Exception as exc:  # a defect of the backend's must stop a producer, not leave it waiting
             if len(batch) > 1:  # ... and only the one it is about
-                return [answer for append in batch for answer in await self._append([append])]
+                return [answer for append in batch for answer in await self._answers([append])]
             logger.exception("append raised what no backend may raise")
             return [defect(exc)]
 
-    def _settle(self, lane: Lane, append: Append, answer: Appended | StreamHubError, seconds: float) -> None:
+    def _settle(self, lane: Lane, append: Append, answer: _Answer, seconds: float) -> None:
         if isinstance(answer, Appended):
             lane.stored(append)
             if self._observer is not None:
@@ -103,7 +100,8 @@ class Committer:
         elif isinstance(answer, BackendUnavailableError):
             lane.unknown(answer)
         elif isinstance(answer, DataLostError):
-            self._tasks.spawn(lane.recover(answer), "recovery of a lost stream")
+            recovery = self._tasks.spawn(lane.recover(answer), "recovery of a lost stream")
+            recovery.add_done_callback(partial(_recovered, lane))
         else:
             if isinstance(answer, StaleGenerationError):
                 self._tell("fenced_write", append, count=len(append.chunks))
@@ -116,13 +114,13 @@ class Committer:
 class _Flusher:
     """Runs ``flush`` for the lanes that have something, one call at a time, or what ``begin`` leaves to do instead.
 
-    Its task waits for more until it is retired, or the hub closes: a new task costs more than a wake-up.
+    Its task waits for more until it is retired, or cancelled: a new task costs more than a wake-up.
     """
 
     def __init__(
         self,
         begin: Callable[[Lane], _Rest | None],
-        flush: Callable[[list[Lane]], Coroutine[Any, Any, None]],
+        flush: Callable[[Iterable[Lane]], Coroutine[Any, Any, None]],
         tasks: TaskOwner,
     ) -> None:
         self._begin = begin
@@ -130,23 +128,26 @@ class _Flusher:
         self._tasks = tasks
         self._lasting = True
         self._waiting: dict[Lane, None] = {}
+        self._busy: dict[Lane, None] = {}  # those whose answers the task awaits
         self._begun: _Rest | None = None
         self._task: asyncio.Task[None] | None = None
         self._idle: asyncio.Future[None] | None = None
 
     def add(self, lane: Lane) -> None:
+        if self._tasks.closed:
+            lane.fail(HubClosedError("the hub is closed"))
+            return
         idle = self._idle
         if idle is not None and not idle.done():
-            self._tasks.check_open()
             self._begun = self._begin(lane)  # on its way before the task's next turn, to which its outcome is left
-            if self._begun is None:
-                self._waiting[lane] = None
+            self._waiting[lane] = None
             idle.set_result(None)
             self._idle = None
             return
         self._waiting[lane] = None
         if idle is not None or self._task is None or self._task.done():  # an idle one may have been cancelled
             self._task = self._tasks.spawn(self._run(), "committer")
+            self._task.add_done_callback(self._ended)
             self._idle = None
 
     def retire(self) -> None:
@@ -157,14 +158,24 @@ class _Flusher:
             self._idle = None
 
     async def _run(self) -> None:
-        while self._waiting or self._begun or self._lasting:
-            if not self._waiting and not self._begun:
+        while self._waiting or self._lasting:
+            if not self._waiting:
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
-            if self._begun is not None:
-                rest, self._begun = self._begun, None
-                await rest()
-            elif self._waiting:
-                lanes = list(self._waiting)
-                self._waiting.clear()
-                await self._flush(lanes)
+            self._busy, self._waiting = self._waiting, {}
+            rest, self._begun = self._begun, None
+            await (self._flush(self._busy) if rest is None else rest())
+            self._busy = {}
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Look after what a task leaves that was cancelled, as all are when a program ends without closing its hub."""
+        self._lasting = False  # nobody would cancel the next one then
+        left = {**self._busy, **self._waiting}
+        self._busy, self._waiting, self._begun = {}, {}, None
+        for lane in left:
+            lane.unknown(BackendUnavailableError("the task that stores what is sent was cancelled"))
+
+
+def _recovered(lane: Lane, recovery: asyncio.Task[None]) -> None:
+    if recovery.cancelled() or recovery.exception() is not None:
+        lane.unknown(BackendUnavailableError("the recovery of a lost stream was cancelled, or failed"))

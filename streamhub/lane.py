@@ -64,7 +64,6 @@ class Lane:
         self.error: StreamHubError | None = None
         self.ended: bool = False
         self.closed: bool = False
-        self.check_open: Callable[[], None] = lambda: None
         self.wake: Callable[[], None] = lambda: None
         self.rest: Callable[[], None] = lambda: None
         self._nonces = Nonces()
@@ -88,16 +87,16 @@ class Lane:
     # --- the producer's side
 
     def put(self, chunk: bytes) -> int:
-        """Queue a chunk and return its index."""
+        """Queue a chunk and return its index; raise if that stopped the lane: the hub was closed, the lease is lost."""
         pending = self._pending
         idle = not pending and self._flying is None
-        if idle:
-            self.check_open()
         pending.append(chunk)
         self._pending_bytes += len(chunk)
         index = self.sent = self.sent + 1
         if idle:
             self.wake()
+            if self.error is not None:
+                raise self.error
         return index
 
     def close(self) -> None:

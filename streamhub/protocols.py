@@ -151,7 +151,7 @@ class StreamStore(Protocol):
 class PromptStore(Protocol):
     """What a ``StreamStore`` without ``groups_streams`` may have: an append that begins before it is awaited."""
 
-    def begin(self, append: Append) -> Callable[[], Awaitable[Appended | StreamHubError]] | None:
+    def begin_append(self, append: Append) -> Callable[[], Awaitable[Appended | StreamHubError]] | None:
         """Begin to store an append now, and return what to call, and await, for its outcome: that of ``append``.
 
         None if something must be waited for first: nothing has begun, and ``append`` is called; so it is if this

@@ -27,19 +27,14 @@ class TaskOwner:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Start a task; an exception nobody awaits is logged when it ends."""
+        """Start a task; an exception nobody awaits is logged when it ends. After closing: ``HubClosedError``."""
         if self.closed:
             coroutine.close()
-        self.check_open()
+            raise HubClosedError("the hub is closed")
         task = asyncio.get_running_loop().create_task(coroutine, name=f"streamhub {name}")
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
-
-    def check_open(self) -> None:
-        """Raise ``HubClosedError`` once closing has begun: nothing can be started any more."""
-        if self.closed:
-            raise HubClosedError("the hub is closed")
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

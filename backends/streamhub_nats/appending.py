@@ -32,34 +32,38 @@ class Appender:
         """Store appends; see ``StreamStore.append``."""
         return await concurrently(batch, self._answer)
 
-    def begin(self, item: Append) -> Callable[[], Awaitable[Appended | StreamHubError]] | None:
-        """Store an append that follows what this process wrote last, at once; see ``PromptStore.begin``."""
+    def begin_append(self, item: Append) -> Callable[[], Awaitable[Appended | StreamHubError]] | None:
+        """Store an append that follows what this process wrote last, at once; see ``PromptStore.begin_append``."""
         chain = self._chain
         draft = chain.tails.get(item.key)
         if draft is None or not draft.suits(item) or not chain.clock.fresh or not self._fits(draft, item):
             return None
+        earliest = chain.clock.earliest
+        data = draft.line(item) + pack_chunks(item.chunks)
         try:
-            written = chain.begin(draft, item)
+            written = chain.session.streams.begin(chain.session.names.stream(item.key), data, after=draft.base.sequence)
         except BackendUnavailableError:
             return None  # the connection has just ended
-        return None if written is None else partial(self._begun, item, written)
+        return None if written is None else partial(self._begun, item, draft, earliest, written)
 
-    async def _begun(self, item: Append, written: Callable[[], Awaitable[Stored | None]]) -> Appended | StreamHubError:
+    async def _begun(
+        self, item: Append, draft: Draft, earliest: int, written: Callable[[], Awaitable[int]]
+    ) -> Appended | StreamHubError:
         try:
-            stored = await written()
+            if sequence := await written():
+                record = draft.record(item)
+                await self._chain.check_in_time(item.key, sequence, record)
+                self._chain.tails.put(item.key, Draft(Stored(sequence, earliest, record, draft.base.opening)))
+                return Appended(item.last)
         except OvertakenError:
             self._chain.tails.drop(item.key)
         except StreamHubError as exc:
             self._chain.tails.drop(item.key)
             return exc.with_traceback(None)
-        else:
-            if stored is not None:
-                self._chain.tails.put(item.key, Draft(stored))
-                return Appended(item.last)
         return await self._decided(item)
 
     async def _answer(self, item: Append) -> Appended | StreamHubError:
-        begun = self.begin(item)
+        begun = self.begin_append(item)
         return await (self._decided(item) if begun is None else begun())
 
     async def _decided(self, item: Append) -> Appended | StreamHubError:

@@ -7,12 +7,9 @@ write nothing any more.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
-from functools import partial
 
 from streamhub.errors import BackendUnavailableError, StreamExpiredError
-from streamhub.records import pack_chunks
-from streamhub.types import Append, Metadata
+from streamhub.types import Metadata
 from streamhub_nats import marks
 from streamhub_nats.drafts import Draft
 from streamhub_nats.ledger import HEADER_BYTES, Message
@@ -150,32 +147,11 @@ class Chain:
             after, record, data = await self._write_parts(subject, record, body, base, room)
         earliest = self.clock.earliest
         sequence = await self._ledger.write(subject, data, after=after, alone=alone, ttl_seconds=ttl_seconds)
-        await self._check_in_time(key, sequence, record)
+        await self.check_in_time(key, sequence, record)
         stored = Stored(sequence, earliest, record, opening)
         if record.kind == "open":
             self._openings.put((sequence, record.opening_id), opening)
         return stored
-
-    def begin(self, draft: Draft, item: Append) -> Callable[[], Awaitable[Stored | None]] | None:
-        """Write an append that suits a draft, at once; None if a connection must be waited for. The clock is fresh.
-
-        Returns:
-            What waits for the outcome. It raises as ``write`` does, and is None if nothing was written, nor decided.
-        """
-        earliest = self.clock.earliest
-        data = draft.line(item) + pack_chunks(item.chunks)
-        written = self._ledger.begin(self.session.names.stream(item.key), data, after=draft.base.sequence)
-        return None if written is None else partial(self._begun, draft, item, earliest, written)
-
-    async def _begun(
-        self, draft: Draft, item: Append, earliest: int, written: Callable[[], Awaitable[int]]
-    ) -> Stored | None:
-        sequence = await written()
-        if not sequence:
-            return None
-        record = draft.record(item)
-        await self._check_in_time(item.key, sequence, record)
-        return Stored(sequence, earliest, record, draft.base.opening)
 
     async def _write_parts(
         self, subject: str, record: Record, body: bytes, base: Stored, room: int
@@ -194,7 +170,8 @@ class Chain:
         record = record._replace(parts_at=first)
         return after, record, write_record(record, body[start:])
 
-    async def _check_in_time(self, key: str, sequence: int, record: Record) -> None:
+    async def check_in_time(self, key: str, sequence: int, record: Record) -> None:
+        """Raise ``StreamExpiredError`` if a record that has been written was stored too late, and is void."""
         if not self.clock.fresh:
             await self.clock.look()
         if not record.until_ms or self.clock.latest <= record.until_ms * MILLISECOND:

@@ -67,10 +67,10 @@ class NatsStore:
         self._session.context.check()
         return await self._appender.append(batch)
 
-    def begin(self, append: Append) -> Callable[[], Awaitable[Appended | StreamHubError]] | None:
-        """Store an append at once, if nothing need be asked before; see ``PromptStore.begin``."""
+    def begin_append(self, append: Append) -> Callable[[], Awaitable[Appended | StreamHubError]] | None:
+        """Store an append at once, if nothing need be asked before; see ``PromptStore.begin_append``."""
         self._session.context.check()
-        return self._appender.begin(append)
+        return self._appender.begin_append(append)
 
     async def read(self, reads: Sequence[Read]) -> Sequence[Page | StreamHubError]:
         """Read chunks; see ``StreamStore.read``."""

@@ -37,7 +37,7 @@ class PromptStore:
         self.appended += batch
         return await self._store.append(batch)
 
-    def begin(self, append):
+    def begin_append(self, append):
         if self.refuses:
             return None
         assert not self.flying
@@ -128,15 +128,15 @@ async def test_one_of_unknown_outcome_is_repeated_as_it_was(hub, store, kept):
 
 
 async def test_a_defect_while_beginning_does_not_reach_send_and_nothing_is_lost(hub, store, caplog):
-    def begin(append):
+    def begin_append(append):
         raise LookupError
 
     async with hub.produce("k") as producer:
         await _idle(producer)
-        store.begin = begin
+        store.begin_append = begin_append
         await producer.send("a")
         await producer.flush()
-    assert "begin raised what no backend may raise" in caplog.text
+    assert "begin_append raised what no backend may raise" in caplog.text
     assert await _texts(hub) == ["first", "a"]
 
 
@@ -150,7 +150,7 @@ async def test_a_backend_that_is_closed_is_no_defect(hub, store, caplog):
     with pytest.raises(HubClosedError, match="backend"):
         async with hub.produce("k") as producer:
             await _idle(producer)
-            store.begin, store.append = closed, refused
+            store.begin_append, store.append = closed, refused
             await producer.send("a")
             await producer.flush()
     assert "no backend may raise" not in caplog.text
@@ -208,3 +208,23 @@ async def test_a_hub_that_is_closed_leaves_what_has_begun(backend, store):
             await asyncio.create_task(produce())
         await hub.aclose()
     assert [append.chunks for append in store.begun] == [(b"a",)]
+
+
+@pytest.mark.parametrize("prompt", [True, False])
+@pytest.mark.parametrize("idle", [True, False])
+async def test_sending_once_nothing_can_be_stored_any_more_raises_every_time_and_nobody_waits(
+    backend, store, prompt, idle
+):
+    async with Hub(store=store if prompt else backend.store, leases=backend.leases, cancels=backend.cancels) as hub:
+        with pytest.raises(HubClosedError):
+            async with asyncio.timeout(5), hub.produce("k") as producer:
+                if idle:
+                    await _idle(producer)
+                hub._core.tasks.closed = True  # as it is once closing no longer waits
+                try:
+                    for _ in range(2):
+                        with pytest.raises(HubClosedError, match="the hub is closed"):
+                            await producer.send("a")
+                    await producer.flush()
+                finally:
+                    hub._core.tasks.closed = False
