@@ -144,11 +144,13 @@ class _Flusher:
             idle.set_result(None)
             self._idle = None
             return
+        if self._task is not None and self._task.done():
+            self._ended(self._task)  # which the event loop would tell in its next turn
         self._waiting[lane] = None
-        if idle is not None or self._task is None or self._task.done():  # an idle one may have been cancelled
+        if idle is not None or self._task is None:  # an idle one may have been cancelled
+            self._idle = None
             self._task = self._tasks.spawn(self._run(), "committer")
             self._task.add_done_callback(self._ended)
-            self._idle = None
 
     def retire(self) -> None:
         """End when nothing waits; what comes later is flushed all the same."""
@@ -169,6 +171,9 @@ class _Flusher:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Look after what a task leaves that was cancelled, as all are when a program ends without closing its hub."""
+        if task is not self._task:
+            return  # another one has taken its place
+        self._task = None
         self._lasting = False  # nobody would cancel the next one then
         left = {**self._busy, **self._waiting}
         self._busy, self._waiting, self._begun = {}, {}, None

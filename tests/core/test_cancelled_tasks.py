@@ -7,6 +7,8 @@ import sys
 import pytest
 
 from streamhub import DataLostError, Hub, HubSettings, open_backend
+from streamhub.committer import _Flusher
+from streamhub.tasks import TaskOwner
 
 SETTINGS = HubSettings(lease_seconds=30, poll_seconds=0.1, outage_seconds=2)
 
@@ -179,3 +181,25 @@ def test_a_program_that_never_closes_its_hub_ends_although_an_append_is_in_fligh
     command = [sys.executable, "-X", "dev", "-c", PROGRAM, how]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+
+
+async def test_lane_that_comes_when_a_task_has_just_ended_is_flushed_by_the_next():
+    class Lane:
+        def unknown(self, error):
+            raise AssertionError("nothing was cancelled")
+
+    async def flush(lanes):
+        flushed.extend(lanes)
+        if len(flushed) == 1:
+            # Before the event loop tells that the task has ended.
+            asyncio.get_running_loop().call_soon(flusher.add, second)
+
+    first, second, flushed, tasks = Lane(), Lane(), [], TaskOwner()
+    flusher = _Flusher(lambda lane: None, flush, tasks)
+    flusher.add(first)
+    flusher.retire()
+    async with asyncio.timeout(5):
+        while len(flushed) < 2:
+            await asyncio.sleep(0)
+    assert flushed == [first, second]
+    await tasks.aclose()
