@@ -25,7 +25,7 @@ import re
 from binascii import unhexlify
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from streamhub.errors import UnsupportedFormatError
@@ -93,6 +93,11 @@ def read_versioned(data: bytes, known: int, what: str) -> dict[str, Any]:
     return facts
 
 
+@lru_cache(maxsize=16 * 1024)  # a record has nearly the same ones as the one before
+def _written(mark: Mark) -> str:
+    return f"[{mark.level},{mark.sequence},{mark.last}]"
+
+
 def write_line(record: Record) -> tuple[str, str, str]:
     """Write what of a record's line is known before an append is: what stands before, between and behind the rest."""
     # Written by hand, for this is done for each append: nothing but numbers, words of ours and hexadecimal digits.
@@ -107,7 +112,7 @@ def write_line(record: Record) -> tuple[str, str, str]:
         between += f',"metadata":{record.metadata_at}'
     if record.until_ms:
         between += f',"until":{record.until_ms}'
-    marks = ",".join([f"[{level},{at},{last}]" for level, at, last in record.marks])
+    marks = ",".join(map(_written, record.marks))
     return before, between, f',"marks":[{marks}]' if marks else ""
 
 
