@@ -87,6 +87,15 @@ def test_replies_are_the_same_with_and_without_hiredis(replies: list[Any], sizes
     assert found == read(Quick(), pieces)
 
 
+def test_a_long_reply_in_many_pieces_is_read_once() -> None:
+    count = 20_000
+    data = b"*%d\r\n" % count + b":7\r\n" * count
+    pieces = [data[at : at + 100] for at in range(0, len(data), 100)]
+    began = time.process_time()
+    assert read(PlainReplies(), pieces) == [[7] * count]
+    assert time.process_time() - began < 2  # from the beginning each time, it is ten
+
+
 @pytest.mark.parametrize(
     "data", [b"hello\r\n", b":x\r\n", b"$1x\r\nab\r\n", b"\r\n\r\n", b"*x\r\n", b"HTTP/1.1 400 Bad\r\n"]
 )
