@@ -264,6 +264,18 @@ async def test_reply_that_nobody_asked_for_is_nobodys(odd: Odd, pipeline: Pipeli
     assert odd.dialled == 2
 
 
+async def test_reply_that_came_before_the_question_is_no_answer(odd: Odd, pipeline: Pipeline) -> None:
+    odd.says = [b":1\r\n:666\r\n", b":2\r\n"]
+    odd.go.clear()
+    first = asyncio.create_task(pipeline.run([b"?"]))
+    await until(lambda: odd.asked == 1)
+    second = asyncio.create_task(pipeline.run([b"?"]))
+    await asyncio.sleep(0)
+    odd.go.set()
+    assert await asyncio.gather(first, second) == [[1], [2]]
+    assert odd.dialled == 2
+
+
 async def test_calls_that_come_while_others_wait_go_out_together(odd: Odd, pipeline: Pipeline) -> None:
     odd.says = [b":1\r\n", b":2\r\n", b":3\r\n", b":4\r\n"]
     odd.go.clear()
