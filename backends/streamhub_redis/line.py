@@ -51,6 +51,9 @@ class Line(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send packed commands. Nobody waits until they are taken."""
+        if len(data) <= _PART_BYTES and not self._parts:
+            self._transport.write(data)  # as nearly always
+            return
         view = memoryview(data)
         self._parts.extend(view[start : start + _PART_BYTES] for start in range(0, len(data), _PART_BYTES))
         self._push()
