@@ -27,7 +27,7 @@ class RedisOptions:
         wait_seconds: how long a call waits for them.
         max_push_bytes: a larger append is hinted without its data; 0 never sends data along.
         client_name: name of the connections in ``CLIENT LIST``.
-        timeout_seconds: how long a call waits for the server to take a command, or to answer it.
+        timeout_seconds: how long the server may neither take anything nor say anything while a call waits for it.
         connect_seconds: how long a connection may take.
         ping_seconds: a listening connection idle for so long is tested; twice as long, and it is given up.
         tls: encrypt the connections to Sentinel's master or a cluster's nodes; ``rediss://`` always does.

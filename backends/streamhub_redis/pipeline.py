@@ -155,34 +155,38 @@ class Pipeline:
 
     # --- replies
 
-    def _take(self, reply: Reply) -> None:
-        """Give a reply to the oldest call that has not all of its own; the last is the confirmation."""
+    def _take(self, replies: Sequence[Reply]) -> None:
+        """Take what arrived; what is sent then is answered by what arrives later."""
         self._put_off()
-        if isinstance(reply, RedisError) and not isinstance(reply, ResponseError):
-            self._lost(reply)
-            return
-        if isinstance(reply, ResponseError) and code_of(reply) == "READONLY":
-            self._on_demoted()
+        for reply in replies:
+            if isinstance(reply, RedisError) and not isinstance(reply, ResponseError):
+                self._lost(reply)
+                return
+            if isinstance(reply, ResponseError) and code_of(reply) == "READONLY":
+                self._on_demoted()
+            if not self._give(reply):
+                self._lost(DriverConnectionError("the server says something that nobody asked for"))
+                return
+        if not self._busy:
+            self._send()
+
+    def _give(self, reply: Reply) -> bool:
+        """Give a reply to the oldest call that has not all of its own; the last is the confirmation."""
         if self._flying:
             batch = self._flying[0]
             batch.replies.append(reply)
-            if len(batch.replies) < len(batch.commands):
-                return
-            self._flying.popleft()
-            if batch.confirmed:
-                self._confirming.append(batch)
-            else:
-                batch.resolve()
-        elif self._confirming:
-            for batch in self._confirming:
-                batch.replies.append(reply)
-                batch.resolve()
-            self._confirming = []
-        else:
-            self._lost(DriverConnectionError("the server says something that nobody asked for"))
-            return
-        if not self._busy:
-            self._send()
+            if len(batch.replies) == len(batch.commands):
+                self._flying.popleft()
+                if batch.confirmed:
+                    self._confirming.append(batch)
+                else:
+                    batch.resolve()
+            return True
+        confirming, self._confirming = self._confirming, []
+        for batch in confirming:
+            batch.replies.append(reply)
+            batch.resolve()
+        return bool(confirming)
 
     def _lost(self, exc: Exception) -> None:
         """End the connection; calls that wait for replies fail, if there are any."""

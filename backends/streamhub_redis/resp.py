@@ -39,11 +39,12 @@ def refused(text: str) -> Exception:
 
 
 class PlainReplies:
-    """Reads replies from the pieces in which they arrive."""
+    """Reads replies from the pieces in which they arrive, and no element of an array twice."""
 
     def __init__(self) -> None:
         self._data = bytearray()
         self._at = 0
+        self._open: list[tuple[list[Any], int]] = []  # arrays, the inner ones last, and how long each will be
 
     def feed(self, data: bytes) -> None:
         """Take what has arrived."""
@@ -57,44 +58,53 @@ class PlainReplies:
         Raises:
             InvalidResponse: these are no replies.
         """
-        found, end = self._reply(self._at)
-        if found is not NOTHING:
-            self._at = end
-        return found
+        while (found := self._element()) is not NOTHING:
+            while self._open:
+                array, count = self._open[-1]
+                array.append(found)
+                if len(array) < count:
+                    break
+                found = self._open.pop()[0]
+            else:
+                return found
+        return NOTHING
 
-    def _reply(self, start: int) -> tuple[Any, int]:
-        stop = self._data.find(b"\r\n", start)
+    def _element(self) -> Any:
+        """Return what stands next, once it is complete; what arrays with elements begin with is taken note of."""
+        start, stop = self._at, self._data.find(b"\r\n", self._at)
         if stop < 0:
-            return NOTHING, start
-        kind, text, end = bytes(self._data[start : start + 1]), bytes(self._data[start + 1 : stop]), stop + 2
+            return NOTHING
+        self._at = stop + 2
+        kind, text = bytes(self._data[start : start + 1]), bytes(self._data[start + 1 : stop])
         try:
             if kind == b"+":
-                return text, end
+                return text
             if kind == b"-":
-                return refused(text.decode("utf-8", "replace")), end
+                return refused(text.decode("utf-8", "replace"))
             number = int(text)
         except ValueError:
-            raise InvalidResponse(f"{bytes(self._data[start:end])!r} is no reply") from None
+            raise InvalidResponse(f"{kind + text!r} is no reply") from None
         if kind == b":":
-            return number, end
+            return number
         if kind == b"$":
-            return (None, end) if number < 0 else self._bulk(end, number)
+            return None if number < 0 else self._bulk(start, number)
         if kind == b"*":
-            return (None, end) if number < 0 else self._array(end, number)
-        raise InvalidResponse(f"{bytes(self._data[start:end])!r} is no reply")
+            return None if number < 0 else self._array(number)
+        raise InvalidResponse(f"{kind + text!r} is no reply")
 
-    def _bulk(self, start: int, size: int) -> tuple[Any, int]:
-        end = start + size + 2
-        return (NOTHING, start) if len(self._data) < end else (bytes(self._data[start : end - 2]), end)
+    def _bulk(self, start: int, size: int) -> Any:
+        begin, end = self._at, self._at + size + 2
+        if len(self._data) < end:
+            self._at = start
+            return NOTHING
+        self._at = end
+        return bytes(self._data[begin : end - 2])
 
-    def _array(self, at: int, count: int) -> tuple[Any, int]:
-        found: list[Any] = []
-        for _ in range(count):
-            element, at = self._reply(at)
-            if element is NOTHING:
-                return NOTHING, at
-            found.append(element)
-        return found, at
+    def _array(self, count: int) -> Any:
+        if count == 0:
+            return []
+        self._open.append(([], count))
+        return self._element()
 
 
 class _QuickReplies:

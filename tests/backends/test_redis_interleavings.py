@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 
 import proxy as proxy_module
 import pytest
@@ -28,6 +31,8 @@ from streamhub.errors import (
     UnsupportedFormatError,
 )
 from streamhub.types import COMPLETED, Change, Read, RunRef
+
+CERTIFICATE = Path(__file__).parent.parent / "data" / "localhost.pem"
 
 
 @pytest.fixture(params=servers.REDIS_FLAVOURS)
@@ -215,8 +220,10 @@ async def test_closing_ends_calls_that_look_for_a_clusters_nodes() -> None:
 
 
 @contextlib.asynccontextmanager
-async def slow_way(port: int, bytes_per_second: float) -> AsyncIterator[int]:
-    """Lead to a server on this port, through a link that takes so much; yield where."""
+async def slow_way(
+    port: int, bytes_per_second: float, *, bytes_back: float = 1e12, context: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Lead to a server on this port, through a link that takes so much, and ``bytes_back`` back; yield where."""
 
     async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, rate: float) -> None:
         try:
@@ -232,13 +239,15 @@ async def slow_way(port: int, bytes_per_second: float) -> AsyncIterator[int]:
         there, back = await asyncio.open_connection("127.0.0.1", port)
         pumps = [
             asyncio.create_task(pump(client, back, bytes_per_second)),
-            asyncio.create_task(pump(there, writer, 1e12)),
+            asyncio.create_task(pump(there, writer, bytes_back)),
         ]
         tasks.extend(pumps)
         await asyncio.wait(pumps)
 
     tasks: list[asyncio.Task[None]] = []
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # what the system keeps has gone out, it seems
+    server = await asyncio.start_server(serve, sock=listening, ssl=context)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -259,6 +268,38 @@ async def test_a_backlog_of_many_streams_is_taken_over_a_slow_link() -> None:
                     for _ in range(15):
                         await producer.send(b"z" * 60_000)  # 14 MB: two seconds on this way
                 await asyncio.gather(*(producer.flush() for producer in producers))
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_one_large_append_is_written_and_read_over_a_slow_link(encrypted: bool) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    chunk = b"z" * 16_000_000  # four seconds on this way, for one command and for one reply
+    with redis_servers.started(servers.redis_binary("8.2")) as server:
+        async with slow_way(server.port, 4e6, bytes_back=4e6, context=context if encrypted else None) as port:
+            url = f"redis://127.0.0.1:{port}/0?timeout_seconds=1.5"
+            if encrypted:
+                url = f"rediss://localhost:{port}/0?timeout_seconds=1.5&ssl_ca_certs={CERTIFICATE}"
+            async with connected(url) as backend:
+                writer = Writer(backend.store, "key")
+                await writer.open()
+                await writer.append(chunk)
+                assert (await read(backend.store, "key")).chunks == (chunk,)
+
+
+async def test_a_large_append_to_a_connection_that_just_ended_says_it_once(
+    harness: RedisHarness, backend: RedisBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = Writer(backend.store, harness.unique_key())
+    await writer.open()
+    item = writer.item(b"z" * 4_000_000)
+    with harness.server.admin() as admin:
+        admin.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(BackendUnavailableError):  # the event loop had no turn to hear of it
+        await writer.put(item)
+    assert caplog.messages == []
+    await writer.put(item)
+    assert (await read(backend.store, writer.key)).chunks == item.chunks
 
 
 async def test_a_page_is_no_larger_because_small_chunks_stand_before_it(

@@ -87,6 +87,15 @@ def test_replies_are_the_same_with_and_without_hiredis(replies: list[Any], sizes
     assert found == read(Quick(), pieces)
 
 
+def test_a_long_reply_in_many_pieces_is_read_once() -> None:
+    count = 20_000
+    data = b"*%d\r\n" % count + b":7\r\n" * count
+    pieces = [data[at : at + 100] for at in range(0, len(data), 100)]
+    began = time.process_time()
+    assert read(PlainReplies(), pieces) == [[7] * count]
+    assert time.process_time() - began < 2  # from the beginning each time, it is ten
+
+
 @pytest.mark.parametrize(
     "data", [b"hello\r\n", b":x\r\n", b"$1x\r\nab\r\n", b"\r\n\r\n", b"*x\r\n", b"HTTP/1.1 400 Bad\r\n"]
 )
@@ -252,6 +261,18 @@ async def test_reply_that_nobody_asked_for_is_nobodys(odd: Odd, pipeline: Pipeli
     assert await pipeline.run([b"?"]) == [1]
     await asyncio.sleep(0.05)  # for it to arrive
     assert await pipeline.run([b"?"]) == [2]
+    assert odd.dialled == 2
+
+
+async def test_reply_that_came_before_the_question_is_no_answer(odd: Odd, pipeline: Pipeline) -> None:
+    odd.says = [b":1\r\n:666\r\n", b":2\r\n"]
+    odd.go.clear()
+    first = asyncio.create_task(pipeline.run([b"?"]))
+    await until(lambda: odd.asked == 1)
+    second = asyncio.create_task(pipeline.run([b"?"]))
+    await asyncio.sleep(0)
+    odd.go.set()
+    assert await asyncio.gather(first, second) == [[1], [2]]
     assert odd.dialled == 2
 
 
