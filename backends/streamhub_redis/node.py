@@ -14,7 +14,7 @@ from streamhub_redis.faults import code_of
 from streamhub_redis.options import RedisOptions
 from streamhub_redis.pipeline import Pipeline
 from streamhub_redis.resp import pack
-from streamhub_redis.scripts import Script
+from streamhub_redis.scripts import APPEND, Script
 from streamhub_redis.wire import Reply, Wire
 
 Lane: TypeAlias = Literal["write", "read"]
@@ -51,7 +51,7 @@ class Node:
         self._dial = dial
         self._address = ""  # to which the newest connection leads
         self._replicas = options.wait_replicas
-        self._heard = True
+        self._heard = True  # by somebody, what was appended last
         self._pipelines: dict[Lane, Pipeline] = {"write": self._pipeline(options), "read": self._pipeline(options)}
 
     def _pipeline(self, options: RedisOptions) -> Pipeline:
@@ -119,7 +119,7 @@ class Node:
         confirmed = replies.pop() if waiting else None
         if tells:
             del replies[0]
-        if storing:
+        if storing and requests[0].script is APPEND:
             self._heard = _TOLD in replies
         if asking:
             replies = replies[1::2]
