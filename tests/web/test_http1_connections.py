@@ -6,7 +6,8 @@ import asyncio
 import gc
 import socket
 import ssl
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -260,26 +261,28 @@ async def test_answer_may_take_longer() -> None:
 
 
 async def test_client_that_reads_slowly_gets_all() -> None:
-    gate = Gate(b"x" * LARGE)
-    gate.opened.set()
-    async with serving(gate.app, http=Http1, timeout_keep_alive=SOON, send_buffer=65536) as port:
-        with _slow_socket(port) as slow:
-            slow.sendall(GET)
-            size = 0
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while data := await asyncio.get_running_loop().sock_recv(slow, 400_000):
-                    size += len(data)
-                    await asyncio.sleep(SOON / 10)
+    size = 0
+    async with _asked(Http1) as slow, asyncio.timeout(PATIENCE_SECONDS):
+        while data := await asyncio.get_running_loop().sock_recv(slow, 400_000):
+            size += len(data)
+            await asyncio.sleep(SOON / 10)
     assert size > LARGE
 
 
 async def test_client_that_is_frozen_is_let_go() -> None:
+    async with _asked(Lost):
+        await until(lambda: Lost.count == 1)
+
+
+@asynccontextmanager
+async def _asked(http: type[Http1]) -> AsyncIterator[socket.socket]:
+    """Ask a server for much that is there at once, over a socket that holds little."""
     gate = Gate(b"x" * LARGE)
     gate.opened.set()
-    async with serving(gate.app, http=Lost, timeout_keep_alive=SOON, send_buffer=65536) as port:
-        with _slow_socket(port) as frozen:
-            frozen.sendall(GET)
-            await until(lambda: Lost.count == 1)
+    async with serving(gate.app, http=http, timeout_keep_alive=SOON, send_buffer=65536) as port:
+        with _slow_socket(port) as sock:
+            sock.sendall(GET)
+            yield sock
 
 
 def _slow_socket(port: int) -> socket.socket:
