@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from itertools import accumulate
 
 from streamhub.records import pack_chunks, unpack_chunks
 
@@ -72,29 +71,3 @@ def chunks_of_entry(entry: bytes) -> list[bytes]:
     """
     nonce = _LONE_HEADS.get(entry[0])
     return unpack_chunks(entry[:-NONCE_BYTES]) if nonce is None else [entry[1:-nonce]]
-
-
-def page_of(entries: Sequence[bytes], first: int, newest: int, *, max_chunks: int, max_bytes: int) -> tuple[bytes, ...]:
-    """Return the chunks of entries from an index on, up to either bound, but at least one.
-
-    Args:
-        entries: contiguous, whole.
-        first: index of the first chunk wanted, in the first entry.
-        newest: index of the first entry's last chunk.
-        max_chunks: how many are enough.
-        max_bytes: how many bytes are enough.
-
-    Raises:
-        UnsupportedFormatError: a later release wrote an entry, or it is damaged.
-    """
-    if not entries:
-        return ()
-    chunks = chunks_of_entry(entries[0])
-    del chunks[: first - newest - 1 + len(chunks)]
-    for entry in entries[1:]:
-        chunks += chunks_of_entry(entry)
-    del chunks[max(max_chunks, 1) :]
-    if sum(map(len, chunks)) > max_bytes:
-        sizes = accumulate(map(len, chunks))
-        del chunks[max(1, sum(1 for size in sizes if size <= max_bytes)) :]
-    return tuple(chunks)

@@ -12,8 +12,8 @@ from streamhub.errors import (
 )
 from streamhub.types import Page, Read, StreamInfo
 from streamhub_redis.answers import log_lost
-from streamhub_redis.entries import page_of
 from streamhub_redis.node import Request
+from streamhub_redis.paging import Paging
 from streamhub_redis.parts import parts
 from streamhub_redis.scripts import DESCRIBE, READ
 from streamhub_redis.server import Answer
@@ -24,7 +24,15 @@ from streamhub_redis.stored import Stored
 async def read(session: Session, reads: Sequence[Read]) -> list[Page | StreamHubError]:
     """Read pages; see ``StreamStore.read``."""
     answers = await session.ask([_request(session, item) for item in reads], lane="read")
-    return [_result(item, answer) for item, answer in zip(reads, answers, strict=True)]
+    found = [_begun(item, answer) for item, answer in zip(reads, answers, strict=True)]
+    unfinished = [(paging, item.key) for paging, item in zip(found, reads, strict=True) if isinstance(paging, Paging)]
+    while unfinished:
+        asked = [(paging, key, paging.request(session.names.stream(key))) for paging, key in unfinished]
+        unfinished = [(paging, key) for paging, key, request in asked if request is not None]
+        more = await session.ask([request for *_, request in asked if request is not None], lane="read")
+        for (paging, _), answer in zip(unfinished, more, strict=True):
+            paging.go_on(answer)
+    return [paging.page() if isinstance(paging, Paging) else paging for paging in found]
 
 
 def _request(session: Session, item: Read) -> Request:
@@ -33,19 +41,19 @@ def _request(session: Session, item: Read) -> Request:
     return Request(keys.meta, command, READ)
 
 
-def _result(item: Read, answer: Answer) -> Page | StreamHubError:
+def _begun(item: Read, answer: Answer) -> Paging | StreamHubError:
     if isinstance(answer, StreamHubError):
         return answer
     try:
-        return _page(item, answer)
+        return _paging(item, answer)
     except StreamHubError as exc:
         return exc.with_traceback(None)
 
 
-def _page(item: Read, answer: Answer) -> Page:
+def _paging(item: Read, answer: Answer) -> Paging:
     if answer is None:
         raise StreamNotFoundError(item.key)
-    now_ms, fields, newest, entries = answer
+    now_ms, fields, head, entries, newest, most = answer
     stored = Stored(now_ms, fields)
     if stored.state is None:
         raise StreamNotFoundError(item.key)
@@ -53,19 +61,9 @@ def _page(item: Read, answer: Answer) -> Page:
         raise StreamDeletedError(item.key)
     if stored.state == "expired":
         raise StreamExpiredError(item.key)
-    if newest < 0:
+    if head < 0:
         raise log_lost(item.key)
-    chunks = page_of(entries, item.after_index + 1, newest, max_chunks=item.max_chunks, max_bytes=item.max_bytes)
-    return Page(
-        run=stored.run,
-        attended=stored.attended,
-        spans=stored.spans,
-        chunks=chunks,
-        first=stored.first,
-        tail=stored.tail,
-        end=stored.end,
-        metadata=stored.metadata,
-    )
+    return Paging(item, stored, head, entries, newest, most)
 
 
 async def describe(session: Session, keys: Sequence[str], *, touch: bool) -> list[StreamInfo | None]:
