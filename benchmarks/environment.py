@@ -6,6 +6,7 @@ import os
 import platform
 import sqlite3
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +17,7 @@ def environment(directory: Path | None) -> dict[str, str]:
     return {
         "streamhub": version("streamhub-py"),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "interpreter": f"{_interpreter_ms():.1f} ms for 100 000 calls that make an object each",
         "sqlite": sqlite3.sqlite_version,
         "system": f"{platform.system()} {platform.release()}",
         "cpu": f"{os.cpu_count()} x {_cpu_model()}",
@@ -27,6 +29,33 @@ def environment(directory: Path | None) -> dict[str, str]:
 def load_average() -> str:
     """Say how busy the machine has been in the last one, five and fifteen minutes."""
     return " ".join(f"{load:.2f}" for load in os.getloadavg())
+
+
+class _Point:
+    __slots__ = ("x",)
+
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+
+def _interpreter_ms() -> float:
+    """Time what interpreters differ in: one that was built without its compiler's help (PGO, LTO) takes 1.4 times as long.
+
+    The least of several, for that is what other work disturbs least.
+    """
+    took: list[float] = []
+    for _ in range(20):
+        found: dict[int, _Point] = {}
+        began = time.perf_counter()
+        for number in range(100_000):
+            _keep(found, _Point(number % 50))
+        took.append(time.perf_counter() - began)
+    return min(took) * 1000
+
+
+def _keep(found: dict[int, _Point], point: _Point) -> tuple[int, bytes]:
+    found[point.x] = point
+    return point.x, b"%d" % point.x
 
 
 def _cpu_model() -> str:
