@@ -39,7 +39,7 @@ class _Point:
 
 
 def _interpreter_ms() -> float:
-    """Time what interpreters differ in: one that was built without its compiler's help (PGO, LTO) takes 1.4 times as long.
+    """Time what interpreters of one version differ in, by how they were built.
 
     The least of several, for that is what other work disturbs least.
     """

@@ -29,7 +29,7 @@ class RedisCancels:
         names = self._session.names
         name = names.cancel(key, run)
         text = write_request(CancelRequest(key, run, reason, requested_by))
-        command = REQUEST.call([name], text, b"%d" % math.ceil(ttl_seconds * 1000), names.channel_suffix)
+        command = REQUEST.call((name,), text, b"%d" % math.ceil(ttl_seconds * 1000), names.channel_suffix)
         (answer,) = await self._session.tell([Request(name, command, REQUEST)], lane="write", storing=True)
         return answer == 1
 

@@ -63,7 +63,7 @@ class RedisLeases:
 
     def _request(self, script: Script, key: str, *args: bytes) -> Request:
         name = self._session.names.lease(key)
-        return Request(name, script.call([name], *args), script)
+        return Request(name, script.call((name,), *args), script)
 
 
 def _identity(lease: Lease) -> tuple[bytes, bytes]:

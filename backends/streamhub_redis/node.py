@@ -90,10 +90,9 @@ class Node:
             asking: say that the slot is being moved here.
         """
         replies = await self._send(requests, lane=lane, storing=storing, asking=asking)
-        for _ in range(_LOADS):
-            places = [place for place, reply in enumerate(replies) if _forgotten(reply)]
-            if not places:
-                break
+        loads = 0
+        while loads < _LOADS and (places := _forgotten(replies)):
+            loads += 1
             again = [requests[place] for place in places]
             await self.load({request.script for request in again if request.script is not None}, lane=lane)
             answered = await self._send(again, lane=lane, storing=storing, asking=asking)
@@ -155,5 +154,10 @@ class Node:
             await pipeline.aclose()
 
 
-def _forgotten(reply: Reply) -> bool:
-    return isinstance(reply, ResponseError) and code_of(reply) == "NOSCRIPT"
+def _forgotten(replies: Sequence[Reply]) -> list[int]:
+    """Say which replies are that the server has not got the script."""
+    places: list[int] = []
+    for place, reply in enumerate(replies):
+        if isinstance(reply, ResponseError) and code_of(reply) == "NOSCRIPT":
+            places.append(place)
+    return places

@@ -125,8 +125,12 @@ class Pipeline:
         self._waiting = []
         if line is None or not batches:
             return
-        commands = [command for batch in batches for command in batch.commands]
-        if any(batch.confirmed for batch in batches):
+        commands: list[bytes] = []
+        confirmed = False
+        for batch in batches:
+            commands += batch.commands
+            confirmed = confirmed or batch.confirmed
+        if confirmed:
             # One for all of them, and nobody else waits for it.
             commands.append(self._confirmation)
         self._flying.extend(batches)
@@ -157,7 +161,6 @@ class Pipeline:
 
     def _take(self, replies: Sequence[Reply]) -> None:
         """Take what arrived; what is sent then is answered by what arrives later."""
-        self._put_off()
         for reply in replies:
             if isinstance(reply, RedisError) and not isinstance(reply, ResponseError):
                 self._lost(reply)
@@ -167,6 +170,7 @@ class Pipeline:
             if not self._give(reply):
                 self._lost(DriverConnectionError("the server says something that nobody asked for"))
                 return
+        self._put_off()
         if not self._busy:
             self._send()
 

@@ -24,7 +24,12 @@ _LENGTHS = [b"$%d" % size for size in range(1024)]  # to look them up takes half
 
 def pack(*args: bytes) -> bytes:
     """Write one command: an array of bulk strings."""
-    lines = [b"*%d" % len(args)]
+    return b"*%d\r\n%b" % (len(args), bulks(*args))
+
+
+def bulks(*args: bytes) -> bytes:
+    """Write a part of a command."""
+    lines: list[bytes] = []
     for arg in args:
         size = len(arg)
         lines.append(_LENGTHS[size] if size < 1024 else b"$%d" % size)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from functools import lru_cache
 from importlib.resources import files
 
-from streamhub_redis.resp import pack
+from streamhub_redis.resp import bulks, pack
 
 # What a script begins with is put in front of it: scripts cannot import.
 _PARTS = {
@@ -35,10 +35,14 @@ class Script:
         source = "\n".join(_source(part) for part in (*_PARTS[name], name))
         self._digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest().encode()
         self.load: bytes = pack(b"SCRIPT", b"LOAD", source.encode())
+        self._beginning = lru_cache(maxsize=1024)(self._begin)  # whoever appends to a stream does so again
 
-    def call(self, keys: Sequence[bytes], *args: bytes) -> bytes:
+    def call(self, keys: tuple[bytes, ...], *args: bytes) -> bytes:
         """Write the command that runs it."""
-        return pack(b"EVALSHA", self._digest, b"%d" % len(keys), *keys, *args)
+        return b"*%d\r\n%b%b" % (3 + len(keys) + len(args), self._beginning(keys), bulks(*args))
+
+    def _begin(self, keys: tuple[bytes, ...]) -> bytes:
+        return bulks(b"EVALSHA", self._digest, b"%d" % len(keys), *keys)
 
 
 OPEN = Script("open")

@@ -32,8 +32,11 @@ class SingleServer:
 
     async def run(self, requests: Sequence[Request], *, lane: Lane, storing: bool = False) -> list[Answer]:
         """Run requests, in one pipeline."""
-        replies = await self._node.run(requests, lane=lane, storing=storing)
-        return [refusal(self._where, reply) if isinstance(reply, ResponseError) else reply for reply in replies]
+        answers: list[Answer] = await self._node.run(requests, lane=lane, storing=storing)
+        for place, reply in enumerate(answers):
+            if isinstance(reply, ResponseError):
+                answers[place] = refusal(self._where, reply)
+        return answers
 
     async def masters(self) -> Sequence[Node]:
         """Return the one node."""
