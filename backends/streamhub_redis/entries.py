@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 
+from streamhub.errors import UnsupportedFormatError
 from streamhub.records import pack_chunks, unpack_chunks
 
 NONCE_BYTES = 8
@@ -25,7 +26,7 @@ _MOST_CHUNKS = 1024
 _MOST_BYTES = 64 * 1024
 
 _LONE = b"\x84"
-_LONE_HEADS = {0x84: 4, 0x88: 8}
+_LONE_HEADS = {_LONE: 4, b"\x88": 8}
 
 
 def short_nonce(nonce: bytes) -> bytes:
@@ -63,11 +64,14 @@ def chunks_of_record(record: bytes) -> list[bytes]:
     return [record[1:]] if record[:1] == _LONE else unpack_chunks(record)
 
 
-def chunks_of_entry(entry: bytes) -> list[bytes]:
-    """Return the chunks of an entry.
+def chunks_of_fields(fields: Sequence[bytes]) -> list[bytes]:
+    """Return the chunks of an entry, from its one field and that field's name.
 
     Raises:
         UnsupportedFormatError: a later release wrote it, or it is damaged.
     """
-    nonce = _LONE_HEADS.get(entry[0])
+    if len(fields) != 2:
+        raise UnsupportedFormatError("an entry of a log", found=f"{len(fields) // 2} fields", known="1")
+    entry = fields[1]
+    nonce = _LONE_HEADS.get(entry[:1])
     return unpack_chunks(entry[:-NONCE_BYTES]) if nonce is None else [entry[1:-nonce]]

@@ -24,15 +24,15 @@ from streamhub_redis.stored import Stored
 async def read(session: Session, reads: Sequence[Read]) -> list[Page | StreamHubError]:
     """Read pages; see ``StreamStore.read``."""
     answers = await session.ask([_request(session, item) for item in reads], lane="read")
-    found = [_begun(item, answer) for item, answer in zip(reads, answers, strict=True)]
-    unfinished = [(paging, item.key) for paging, item in zip(found, reads, strict=True) if isinstance(paging, Paging)]
+    begun = [_begun(session, item, answer) for item, answer in zip(reads, answers, strict=True)]
+    unfinished = [paging for paging in begun if isinstance(paging, Paging)]
     while unfinished:
-        asked = [(paging, key, paging.request(session.names.stream(key))) for paging, key in unfinished]
-        unfinished = [(paging, key) for paging, key, request in asked if request is not None]
-        more = await session.ask([request for *_, request in asked if request is not None], lane="read")
-        for (paging, _), answer in zip(unfinished, more, strict=True):
+        asked = [(paging, request) for paging in unfinished if (request := paging.request()) is not None]
+        unfinished = [paging for paging, _ in asked]
+        more = await session.ask([request for _, request in asked], lane="read")
+        for paging, answer in zip(unfinished, more, strict=True):
             paging.go_on(answer)
-    return [paging.page() if isinstance(paging, Paging) else paging for paging in found]
+    return [paging.page() if isinstance(paging, Paging) else paging for paging in begun]
 
 
 def _request(session: Session, item: Read) -> Request:
@@ -41,19 +41,19 @@ def _request(session: Session, item: Read) -> Request:
     return Request(keys.meta, command, READ)
 
 
-def _begun(item: Read, answer: Answer) -> Paging | StreamHubError:
+def _begun(session: Session, item: Read, answer: Answer) -> Paging | StreamHubError:
     if isinstance(answer, StreamHubError):
         return answer
     try:
-        return _paging(item, answer)
+        return _paging(session, item, answer)
     except StreamHubError as exc:
         return exc.with_traceback(None)
 
 
-def _paging(item: Read, answer: Answer) -> Paging:
+def _paging(session: Session, item: Read, answer: Answer) -> Paging:
     if answer is None:
         raise StreamNotFoundError(item.key)
-    now_ms, fields, head, entries, newest, most = answer
+    now_ms, fields, what, found = answer
     stored = Stored(now_ms, fields)
     if stored.state is None:
         raise StreamNotFoundError(item.key)
@@ -61,9 +61,19 @@ def _paging(item: Read, answer: Answer) -> Paging:
         raise StreamDeletedError(item.key)
     if stored.state == "expired":
         raise StreamExpiredError(item.key)
-    if head < 0:
+    if what < 0:
         raise log_lost(item.key)
-    return Paging(item, stored, head, entries, newest, most)
+    page = Page(
+        run=stored.run,
+        attended=stored.attended,
+        spans=stored.spans,
+        chunks=(),
+        first=stored.first,
+        tail=stored.tail,
+        end=stored.end,
+        metadata=stored.metadata,
+    )
+    return Paging(item, session.names.stream(item.key), page, found, goes_on=what > 0)
 
 
 async def describe(session: Session, keys: Sequence[str], *, touch: bool) -> list[StreamInfo | None]:
