@@ -98,7 +98,7 @@ class Paging:
             raise log_lost(self._item.key)
         chunks = chunks_of_fields(fields)
         known = self._item.after_index + len(self._chunks) - index + len(chunks)
-        if not 0 <= known < len(chunks) or (known and self._chunks):
+        if not 0 <= known < len(chunks):
             raise log_lost(self._item.key)
         return chunks[known:]
 

@@ -293,6 +293,18 @@ async def test_a_page_ends_before_a_hole_and_none_begins_behind_it(
         await read(backend.store, writer.key, place)
 
 
+@pytest.mark.parametrize("place", [60, 105])  # among others, and alone in its step
+async def test_a_page_ends_before_an_entry_that_is_not_the_next(
+    harness: RedisHarness, backend: RedisBackend, place: int
+) -> None:
+    writer, stored = await stream(backend, harness.unique_key(), *[[b"%d" % n] for n in range(place)])
+    await writer.open(resume=True)
+    with harness.server.admin() as admin:
+        admin.xadd(find(harness, writer.key, "stream"), {"c": b"\x84otherabcd"}, id=f"{writer.generation}-5")
+        admin.hset(find(harness, writer.key, "hash"), "tail", place + 9)
+    assert list((await read(backend.store, writer.key)).chunks) == stored
+
+
 # --- what pages cost
 
 
