@@ -17,9 +17,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -46,7 +47,7 @@ Figures = dict[str, float]
 class Scale:
     """How much is done in a round."""
 
-    seconds: float = 3.0
+    seconds: float = 1.0
     warmup_seconds: float = 1.0
     messages: int = CATCH_UP
     reads: int = 7
@@ -60,7 +61,7 @@ class Scale:
 
 MORE = {
     f"appends/s, {CONNECTIONS} connections, one stream",
-    f"appends/s, {CONNECTIONS} connections and streams",
+    f"appends/s, {CONNECTIONS} connections, a stream each",
     "appends/s, one connection",
 }
 """Where more is better."""
@@ -152,73 +153,114 @@ async def asking(port: int) -> AsyncIterator[Asker]:
         await process.wait()
 
 
-async def measure(server: str, scale: Scale) -> Figures:
-    """Measure everything of one server, once."""
-    load = {"milliseconds": 1000 * scale.seconds, "warmup": 1000 * scale.warmup_seconds}
-    async with serving(server) as (port, pid), asking(port) as client:
-
-        async def appends(path: str, connections: int, streams: int) -> tuple[float, float]:
-            used = -cpu_seconds(pid)
-            found = await client.ask("appends", path, connections=connections, streams=streams, **load)
-            used += cpu_seconds(pid)
-            # The warm-up's appends and the reading back count in both: what a request costs is nearly its rate's.
-            return found["perSecond"], 1e6 * used / (found["count"] * (1 + scale.warmup_seconds / scale.seconds))
-
-        one, cost = await appends("one", 1, 1)
-        shared, _ = await appends("shared", CONNECTIONS, 1)
-        own, _ = await appends("own", CONNECTIONS, CONNECTIONS)
-        caught_up = await client.ask("catchUp", "history", messages=scale.messages, times=scale.reads)
-        live = await client.ask("latency", "live", events=scale.events, warmup=scale.warmup_events)
+async def appends(client: Asker, pid: int, scale: Scale, connections: int, streams: int) -> Figures:
+    """Measure how many appends a server takes, each acknowledged before the next of its connection."""
+    used = -cpu_seconds(pid)
+    found = await client.ask(
+        "appends",
+        f"appends-{connections}-{streams}",
+        connections=connections,
+        streams=streams,
+        milliseconds=1000 * scale.seconds,
+        warmup=1000 * scale.warmup_seconds,
+    )
+    used += cpu_seconds(pid)
+    if connections == 1:
+        # The warm-up's appends and the reading back count in both: what a request costs is nearly its rate's.
+        cost = 1e6 * used / (found["count"] * (1 + scale.warmup_seconds / scale.seconds))
+        return {"appends/s, one connection": found["perSecond"], "server's CPU, µs an append": cost}
     return {
-        "appends/s, one connection": one,
-        f"appends/s, {CONNECTIONS} connections, one stream": shared,
-        f"appends/s, {CONNECTIONS} connections and streams": own,
-        f"catch-up of {scale.messages} messages, ms": median(caught_up["took"]),
-        "SSE p50, ms": median(live["took"]),
-        "SSE p99, ms": quantiles(live["took"], n=100)[98],
-        "server's CPU, µs an append": cost,
+        f"appends/s, {connections} connections, {'one stream' if streams == 1 else 'a stream each'}": found["perSecond"]
     }
+
+
+async def catch_up(client: Asker, _pid: int, scale: Scale) -> Figures:
+    """Measure how long it takes to read a stream from its start."""
+    caught_up = await client.ask("catchUp", "history", messages=scale.messages, times=scale.reads)
+    return {f"catch-up of {scale.messages} messages, ms": median(caught_up["took"])}
+
+
+async def latency(client: Asker, _pid: int, scale: Scale) -> Figures:
+    """Measure how long a message takes to who follows the stream."""
+    live = await client.ask("latency", "live", events=scale.events, warmup=scale.warmup_events)
+    return {"SSE p50, ms": median(live["took"]), "SSE p99, ms": quantiles(live["took"], n=100)[98]}
+
+
+STEPS: Sequence[Callable[[Asker, int, Scale], Awaitable[Figures]]] = (
+    partial(appends, connections=1, streams=1),
+    partial(appends, connections=CONNECTIONS, streams=1),
+    partial(appends, connections=CONNECTIONS, streams=CONNECTIONS),
+    catch_up,
+    latency,
+)
+
+
+async def measure(servers: Sequence[str], scale: Scale) -> dict[str, Figures]:
+    """Measure everything once: each step of all servers, one right after another, for a machine's speed may change."""
+    found: dict[str, Figures] = {server: {} for server in servers}
+    async with contextlib.AsyncExitStack() as stack:
+        started: dict[str, tuple[Asker, int]] = {}
+        for server in servers:
+            port, pid = await stack.enter_async_context(serving(server))
+            started[server] = await stack.enter_async_context(asking(port)), pid
+        for step in STEPS:
+            for server, (client, pid) in started.items():
+                found[server] |= await step(client, pid, scale)
+    return found
 
 
 # --- rounds and tables
 
 
+def beside(figures: dict[str, Figures]) -> dict[str, Figures]:
+    """Say how many times as fast as the faster judge each server is."""
+    ratios: dict[str, Figures] = {server: {} for server in figures}
+    for name in figures[JUDGES[0]]:
+        values = [figures[judge][name] for judge in JUDGES]
+        for server, mine in figures.items():
+            ratios[server][name] = mine[name] / max(values) if name in MORE else min(values) / mine[name]
+    return ratios
+
+
+def medians(rounds: Sequence[dict[str, Figures]]) -> dict[str, Figures]:
+    """Return the median of each figure."""
+    return {
+        server: {name: median(figures[server][name] for figures in rounds) for name in some}
+        for server, some in rounds[0].items()
+    }
+
+
 async def main(backends: Sequence[str], rounds: int, scale: Scale) -> None:
     prepare()
     servers = [*PEERS, *(f"streamhub, {backend}" for backend in backends)]
-    found: dict[str, list[Figures]] = {server: [] for server in servers}
     for name, fact in environment(None).items():
         print(f"{name}: {fact}")
+    found: list[dict[str, Figures]] = []
     for number in range(rounds):
+        # Nobody is always the one whose turn comes after the same other.
+        found.append(await measure(servers if number % 2 == 0 else servers[::-1], scale))
         for server in servers:
-            found[server].append(await measure(server, scale))
-            facts = ", ".join(f"{name} {value:.2f}" for name, value in found[server][-1].items())
+            facts = ", ".join(f"{name} {value:.2f}" for name, value in found[-1][server].items())
             print(f"round {number + 1}, {server}: {facts}", file=sys.stderr, flush=True)
     print(f"load average at the end: {load_average()}\n")
-    medians = {
-        server: {name: median(each[name] for each in some) for name in some[0]} for server, some in found.items()
-    }
-    print(table(medians, lambda value, _: f"{value:,.0f}" if value >= 100 else f"{value:.2f}"))
-    best = {
-        name: (max if name in MORE else min)(medians[judge][name] for judge in JUDGES) for name in medians[servers[0]]
-    }
-    print("\nBeside the faster of the two in memory; above 1 is faster:\n")
-    print(table(medians, lambda value, name: f"{value / best[name] if name in MORE else best[name] / value:.2f}"))
+    print(table(medians(found), lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.2f}"))
+    print("\nBeside the faster of the two in memory, in the same round; above 1 is faster:\n")
+    print(table(medians([beside(each) for each in found]), lambda value: f"{value:.2f}"))
 
 
-def table(medians: dict[str, Figures], write: Any) -> str:
+def table(rows_of: dict[str, Figures], write: Callable[[float], str]) -> str:
     """Write a row for each server."""
-    names = list(next(iter(medians.values())))
+    names = list(next(iter(rows_of.values())))
     rows = [["server", *names], ["---", *["---:"] * len(names)]]
-    rows += [[server, *(write(figures[name], name) for name in names)] for server, figures in medians.items()]
+    rows += [[server, *(write(figures[name]) for name in names)] for server, figures in rows_of.items()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", action="append", choices=OWN, help=f"default: {EMBEDDED[0]} and redis")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--quick", action="store_true", help="do very little: it shows that all works, no speed")
     given = parser.parse_args()
     chosen = Scale.quick() if given.quick else Scale(seconds=given.seconds)

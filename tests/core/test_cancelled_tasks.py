@@ -147,6 +147,7 @@ from streamhub import Hub
 
 
 async def main():
+    asyncio.get_running_loop().slow_callback_duration = 60  # what is slow because others run is not told
     hub = await Hub.from_url("memory://").__aenter__()
     append, there = hub.store.append, asyncio.Event()
 

@@ -135,7 +135,7 @@ async def lossy(any_server: RedisServer, proxy: Proxy) -> AsyncGenerator[Lossy]:
 
 def digest(script: scripts.Script) -> bytes:
     """Return what a call of a script has in it."""
-    return script.call([b"k"]).split(b"\r\n")[4]
+    return script.call((b"k",)).split(b"\r\n")[4]
 
 
 async def lose_open(lossy: Lossy) -> None:
