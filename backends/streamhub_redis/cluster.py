@@ -58,6 +58,8 @@ class ClusterServer:
 
     async def run(self, requests: Sequence[Request], *, lane: Lane, storing: bool = False) -> list[Answer]:
         """Run requests, one pipeline for each node, all at once."""
+        if not requests:
+            return []
         answers: list[Answer] = [None] * len(requests)
         places: list[int] = list(range(len(requests)))
         for number in range(_ROUNDS):

@@ -25,8 +25,8 @@ NONCE_BYTES = 8
 _MOST_CHUNKS = 1024
 _MOST_BYTES = 64 * 1024
 
-_LONE = b"\x84"
-_LONE_HEADS = {_LONE: 4, b"\x88": 8}
+LONE = b"\x84"
+_LONE_HEADS = {LONE: 4, b"\x88": 8}
 
 
 def short_nonce(nonce: bytes) -> bytes:
@@ -42,7 +42,7 @@ def records_of(chunks: Sequence[bytes], size_bytes: int) -> list[tuple[int, byte
 
 
 def _record(chunks: Sequence[bytes]) -> bytes:
-    return _LONE + chunks[0] if len(chunks) == 1 else pack_chunks(chunks)
+    return LONE + chunks[0] if len(chunks) == 1 else pack_chunks(chunks)
 
 
 def _parts(chunks: Sequence[bytes]) -> Iterator[tuple[int, int]]:
@@ -61,7 +61,7 @@ def chunks_of_record(record: bytes) -> list[bytes]:
     Raises:
         UnsupportedFormatError: a later release wrote it, or it is damaged.
     """
-    return [record[1:]] if record[:1] == _LONE else unpack_chunks(record)
+    return [record[1:]] if record[:1] == LONE else unpack_chunks(record)
 
 
 def chunks_of_fields(fields: Sequence[bytes]) -> list[bytes]:

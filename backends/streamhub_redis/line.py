@@ -47,7 +47,8 @@ class Line(asyncio.Protocol):
     @property
     def unsent_bytes(self) -> int:
         """How much the other side has not taken yet."""
-        return sum(map(len, self._parts)) + self._transport.get_write_buffer_size()
+        unsent_bytes = self._transport.get_write_buffer_size()
+        return unsent_bytes + sum(map(len, self._parts)) if self._parts else unsent_bytes
 
     def write(self, data: bytes) -> None:
         """Send packed commands. Nobody waits until they are taken."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 from redis.exceptions import ResponseError
@@ -23,7 +23,7 @@ Lane: TypeAlias = Literal["write", "read"]
 _ASKING = pack(b"ASKING")
 _PING = pack(b"PING")
 
-_TOLD = 2  # what ``append.lua`` returns if somebody listens
+_UNTOLD, _TOLD = 1, 2  # what ``append.lua`` returns of what it stored: whether somebody listens
 
 # How often a script is loaded for one call: more means that the server drops it again at once.
 _LOADS = 2
@@ -44,10 +44,25 @@ class Request(NamedTuple):
 
 
 class Node:
-    """A server and the connections to it."""
+    """A server and the connections to it.
 
-    def __init__(self, dial: Dial, options: RedisOptions, *, where: str) -> None:
+    Args:
+        dial: opens a connection.
+        options: of the backend.
+        where: what messages call the server.
+        explain: makes a caller's answer of a refusal that remains; None to give it as it is.
+    """
+
+    def __init__(
+        self,
+        dial: Dial,
+        options: RedisOptions,
+        *,
+        where: str,
+        explain: Callable[[ResponseError], Reply] | None = None,
+    ) -> None:
         self.where = where
+        self._explain = explain
         self._dial = dial
         self._address = ""  # to which the newest connection leads
         self._replicas = options.wait_replicas
@@ -80,7 +95,7 @@ class Node:
     async def run(
         self, requests: Sequence[Request], *, lane: Lane, storing: bool = False, asking: bool = False
     ) -> list[Reply]:
-        """Run requests in order; replies are raw, refusals among them.
+        """Run requests in order; their replies are raw, and so are refusals unless ``explain`` was given.
 
         Args:
             requests: what to run.
@@ -89,7 +104,21 @@ class Node:
                 ``BackendUnavailableError`` (by the refusal, if the user may not wait), and subscribers are told first.
             asking: say that the slot is being moved here.
         """
+        if not requests:
+            return []
         replies = await self._send(requests, lane=lane, storing=storing, asking=asking)
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                await self._settle(requests, replies, lane=lane, storing=storing, asking=asking)
+                break
+        if storing and requests[0].script is APPEND and (_TOLD in replies or _UNTOLD in replies):
+            self._heard = _TOLD in replies  # else nothing tells: refused, or not confirmed
+        return replies
+
+    async def _settle(
+        self, requests: Sequence[Request], replies: list[Reply], *, lane: Lane, storing: bool, asking: bool
+    ) -> None:
+        """Run again what the server had not got the script for, and explain the refusals that remain."""
         loads = 0
         while loads < _LOADS and (places := _forgotten(replies)):
             loads += 1
@@ -98,14 +127,22 @@ class Node:
             answered = await self._send(again, lane=lane, storing=storing, asking=asking)
             for place, reply in zip(places, answered, strict=True):
                 replies[place] = reply
-        return replies
+        if self._explain is not None:
+            for place, reply in enumerate(replies):
+                if isinstance(reply, ResponseError):
+                    replies[place] = self._explain(reply)
 
     async def load(self, scripts: Collection[Script], *, lane: Lane = "write") -> list[Reply]:
         """Let the server keep scripts."""
         return await self._pipelines[lane].run([script.load for script in scripts])
 
-    async def _send(self, requests: Sequence[Request], *, lane: Lane, storing: bool, asking: bool) -> list[Reply]:
+    def _send(self, requests: Sequence[Request], *, lane: Lane, storing: bool, asking: bool) -> Awaitable[list[Reply]]:
         commands = [request.command for request in requests]
+        if asking or (storing and (self._heard or self._replicas)):
+            return self._send_with_more(commands, lane=lane, storing=storing, asking=asking)
+        return self._pipelines[lane].run(commands)
+
+    async def _send_with_more(self, commands: list[bytes], *, lane: Lane, storing: bool, asking: bool) -> list[Reply]:
         if asking:
             commands = [part for command in commands for part in (_ASKING, command)]
         tells = storing and self._heard
@@ -118,8 +155,6 @@ class Node:
         confirmed = replies.pop() if waiting else None
         if tells:
             del replies[0]
-        if storing and requests[0].script is APPEND:
-            self._heard = _TOLD in replies
         if asking:
             replies = replies[1::2]
         return self._confirm(replies, confirmed) if waiting else replies

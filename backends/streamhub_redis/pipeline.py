@@ -92,12 +92,13 @@ class Pipeline:
         """Take calls again after ``aclose``."""
         self._closed = False
 
-    async def run(self, commands: Sequence[bytes], *, confirmed: bool = False) -> list[Reply]:
-        """Send packed commands, together, and return their replies; a refusal is a reply, not raised.
+    def run(self, commands: Sequence[bytes], *, confirmed: bool = False) -> asyncio.Future[list[Reply]]:
+        """Send packed commands, together; their replies will be the result. A refusal is a reply, not raised.
 
         With ``confirmed``, one more reply is that of the confirmation.
 
         Raises:
+            HubClosedError: it is closed; raised at once, the others are of the future.
             BackendUnavailableError: the connection broke, or could not be made; commands may have been executed.
             ConfigError: the server refused the credentials.
         """
@@ -105,17 +106,14 @@ class Pipeline:
             raise HubClosedError("the redis backend is closed")
         batch = _Batch(commands, confirmed=confirmed)
         self._waiting.append(batch)
-        if not self._busy:
-            self._send()
-        return await batch.future
-
-    @property
-    def _busy(self) -> bool:
-        connecting = self._connecting is not None and not self._connecting.done()
-        return connecting or bool(self._flying or self._confirming)
+        self._send()
+        return batch.future
 
     def _send(self) -> None:
-        """Send what waits, if there is a connection; else make one, and then."""
+        """Send what waits, unless replies are awaited; if there is no connection, make one, and then."""
+        connecting = self._connecting is not None and not self._connecting.done()
+        if self._flying or self._confirming or connecting:
+            return
         batches = [batch for batch in self._waiting if not batch.future.cancelled()]
         line = self._line
         if batches and (line is None or line.ended or self._leaving):
@@ -170,8 +168,9 @@ class Pipeline:
             if not self._give(reply):
                 self._lost(DriverConnectionError("the server says something that nobody asked for"))
                 return
-        self._put_off()
-        if not self._busy:
+        if self._flying or self._confirming:
+            self._put_off()
+        elif self._waiting:
             self._send()
 
     def _give(self, reply: Reply) -> bool:
@@ -199,8 +198,7 @@ class Pipeline:
         self._confirming = []
         self._drop()
         self._fail(failed, exc)
-        if not self._busy:
-            self._send()
+        self._send()
 
     def _fail(self, batches: Sequence[_Batch], exc: Exception) -> None:
         for batch in batches:

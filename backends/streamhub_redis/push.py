@@ -9,8 +9,6 @@ An empty message says only that there is something new.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from streamhub.errors import StreamHubError
 from streamhub.records import decode_end
 from streamhub.types import Append
@@ -19,12 +17,8 @@ from streamhub_redis.entries import chunks_of_record
 _VERSION = b"1"
 
 
-def write_hint(item: Append, records: Sequence[tuple[int, bytes]], end: bytes, *, max_bytes: int) -> bytes:
-    """Write what stands before the records; empty where a reader must read the stream itself."""
-    sizes = [len(record) for _, record in records]
-    if item.metadata is not None or sum(sizes) + len(end) > max_bytes:
-        return b""
-    lengths = b",".join([b"%d" % size for size in sizes])
+def write_hint(item: Append, lengths: bytes, end: bytes) -> bytes:
+    """Write what stands before the records."""
     return b"%b %d %d %b %b\n" % (_VERSION, item.generation, item.first, lengths, end)
 
 

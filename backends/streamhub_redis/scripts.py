@@ -35,14 +35,16 @@ class Script:
         source = "\n".join(_source(part) for part in (*_PARTS[name], name))
         self._digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest().encode()
         self.load: bytes = pack(b"SCRIPT", b"LOAD", source.encode())
-        self._beginning = lru_cache(maxsize=1024)(self._begin)  # whoever appends to a stream does so again
+        # What a command begins with; ``count`` arguments follow. Whoever appends to a stream does so again.
+        self.begin = lru_cache(maxsize=1024)(self._begin)
 
     def call(self, keys: tuple[bytes, ...], *args: bytes) -> bytes:
         """Write the command that runs it."""
-        return b"*%d\r\n%b%b" % (3 + len(keys) + len(args), self._beginning(keys), bulks(*args))
+        return self.begin(keys, len(args)) + bulks(*args)
 
-    def _begin(self, keys: tuple[bytes, ...]) -> bytes:
-        return bulks(b"EVALSHA", self._digest, b"%d" % len(keys), *keys)
+    def _begin(self, keys: tuple[bytes, ...], count: int) -> bytes:
+        call = (b"EVALSHA", self._digest, b"%d" % len(keys), *keys)
+        return b"*%d\r\n%b" % (len(call) + count, bulks(*call))
 
 
 OPEN = Script("open")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from streamhub.errors import StreamHubError
@@ -23,8 +23,8 @@ class Server(Protocol):
         """Connect, and load all scripts."""
         ...
 
-    async def run(self, requests: Sequence[Request], *, lane: Lane, storing: bool = False) -> list[Answer]:
-        """Run requests, which are independent of each other; answers are in their order.
+    def run(self, requests: Sequence[Request], *, lane: Lane, storing: bool = False) -> Awaitable[list[Answer]]:
+        """Run requests, which are independent of each other; answers are in their order. No requests, no round trip.
 
         With ``storing``, they store and publish: an answer that fewer replicas than asked for have confirmed is a
         ``BackendUnavailableError``, for it happened, but may be undone by a failover.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from streamhub.kit import Context
@@ -23,12 +23,10 @@ class Session:
     context: Context
     notifications: Notifications
 
-    async def ask(self, requests: Sequence[Request], *, lane: Lane, storing: bool = False) -> list[Answer]:
+    def ask(self, requests: Sequence[Request], *, lane: Lane, storing: bool = False) -> Awaitable[list[Answer]]:
         """Run requests; see ``Server.run``."""
         self.context.check()
-        if not requests:
-            return []
-        return await self.server.run(requests, lane=lane, storing=storing)
+        return self.server.run(requests, lane=lane, storing=storing)
 
     async def tell(self, requests: Sequence[Request], *, lane: Lane, storing: bool = False) -> list[Answer]:
         """Run requests, and raise the first error among the answers."""

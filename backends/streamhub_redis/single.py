@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from redis.exceptions import ResponseError
+from collections.abc import Awaitable, Sequence
+from functools import partial
 
 from streamhub_redis.dialling import dialler
 from streamhub_redis.faults import map_errors, refusal
@@ -23,20 +22,16 @@ class SingleServer:
 
     def __init__(self, target: Target, options: RedisOptions) -> None:
         self._where = target.where
-        self._node = Node(dialler(target, options), options, where=target.where)
+        self._node = Node(dialler(target, options), options, where=target.where, explain=partial(refusal, target.where))
 
     async def connect(self) -> None:
         """Connect, see that the server is fit, and load all scripts."""
         self._node.reopen()
         await prepare(self._node, clustered=False)
 
-    async def run(self, requests: Sequence[Request], *, lane: Lane, storing: bool = False) -> list[Answer]:
+    def run(self, requests: Sequence[Request], *, lane: Lane, storing: bool = False) -> Awaitable[list[Answer]]:
         """Run requests, in one pipeline."""
-        answers: list[Answer] = await self._node.run(requests, lane=lane, storing=storing)
-        for place, reply in enumerate(answers):
-            if isinstance(reply, ResponseError):
-                answers[place] = refusal(self._where, reply)
-        return answers
+        return self._node.run(requests, lane=lane, storing=storing)
 
     async def masters(self) -> Sequence[Node]:
         """Return the one node."""

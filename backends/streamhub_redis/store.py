@@ -7,8 +7,9 @@ from contextlib import AbstractAsyncContextManager
 
 from streamhub.errors import StreamHubError
 from streamhub.types import Append, Appended, Metadata, Page, Read, Retention, Seen, StreamInfo
-from streamhub_redis import appending, listing, reading
+from streamhub_redis import listing, reading
 from streamhub_redis.answers import open_refused
+from streamhub_redis.appending import append_request, append_result
 from streamhub_redis.feeds import RedisChangeFeed, follow_changes
 from streamhub_redis.node import Request
 from streamhub_redis.scripts import DELETE, OPEN
@@ -64,7 +65,9 @@ class RedisStore:
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Appended | StreamHubError]:
         """Store appends, each by a script of its own; see ``StreamStore.append``."""
-        return await appending.append(self._session, batch)
+        requests = [append_request(self._session, item) for item in batch]
+        answers = await self._session.ask(requests, lane="write", storing=True)
+        return [append_result(item, answer) for item, answer in zip(batch, answers, strict=True)]
 
     async def read(self, reads: Sequence[Read]) -> Sequence[Page | StreamHubError]:
         """Read chunks; see ``StreamStore.read``."""

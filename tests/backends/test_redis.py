@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import servers
 from redis_support import RedisHarness
 from streamhub_redis import RedisBackend
+from streamhub_redis.appending import append_request
 from streamhub_redis.entries import chunks_of_record, records_of, short_nonce
+from streamhub_redis.names import Names
+from streamhub_redis.options import RedisOptions
+from streamhub_redis.resp import NOTHING, PlainReplies
 
 from streamhub.conformance.waiting import eventually
 from streamhub.conformance.writer import Writer, append, describe, described, read, read_all
@@ -22,7 +28,8 @@ from streamhub.errors import (
     StreamHubError,
     UnsupportedFormatError,
 )
-from streamhub.types import COMPLETED, Append, CancelRequest, Read, Retention, RunRef, Span
+from streamhub.records import encode_end
+from streamhub.types import COMPLETED, Append, CancelRequest, End, Metadata, Read, Retention, RunRef, Span
 
 HUGE = 2**63 - 10
 
@@ -116,6 +123,48 @@ def test_records_hold_what_was_split() -> None:
         assert [chunk for _, record in records for chunk in chunks_of_record(record)] == chunks
     assert records_of([], 0) == []
     assert len(short_nonce(b"any length")) == 8
+
+
+ENDED = End(state="failed", code="a code")
+
+
+@pytest.mark.parametrize("suffix", [b"", b"@3"])
+@pytest.mark.parametrize(
+    ("chunks", "metadata", "end", "records", "hint"),
+    [
+        pytest.param((b"abc",), None, None, [(9, b"\x84abc")], b"1 7 9 4 \n", id="one"),
+        pytest.param((b"",), None, None, [(9, b"\x84")], b"1 7 9 1 \n", id="empty"),
+        pytest.param((b"x" * 99,), None, None, [(9, b"\x84" + b"x" * 99)], b"1 7 9 100 \n", id="largest pushed"),
+        pytest.param((b"x" * 100,), None, None, [(9, b"\x84" + b"x" * 100)], b"", id="too large to push"),
+        pytest.param((b"x" * 70_000,), None, None, [(9, b"\x84" + b"x" * 70_000)], b"", id="large"),
+        pytest.param((b"a", b"bc"), None, None, [(10, b"\x01\x02\x01\x02abc")], b"1 7 9 7 \n", id="two"),
+        pytest.param((b"abc",), {"a": 1}, None, [(9, b"\x84abc")], b"", id="with metadata"),
+        pytest.param((b"abc",), None, ENDED, [(9, b"\x84abc")], b"1 7 9 4 %b\n", id="with an end"),
+        pytest.param((), None, ENDED, [], b"1 7 9  %b\n", id="an end"),
+    ],
+)
+def test_append_is_written_as_its_script_reads_it(
+    chunks: tuple[bytes, ...],
+    metadata: Metadata | None,
+    end: End | None,
+    records: list[tuple[int, bytes]],
+    hint: bytes,
+    suffix: bytes,
+) -> None:
+    names = Names("p", 0)
+    names.channel_suffix = suffix
+    session: Any = SimpleNamespace(names=names, options=RedisOptions(max_push_bytes=100))
+    item = Append("k", 7, 9, chunks, b"nonce", metadata, end)
+    replies = PlainReplies()
+    replies.feed(append_request(session, item).command)
+    finish = b"" if end is None else encode_end(end).encode()
+    arguments = [b"7", suffix, finish, b"" if metadata is None else b'{"a":1}', b"8", b"%d" % item.last]
+    arguments += [short_nonce(b"nonce"), b"%d" % sum(map(len, chunks)), hint.replace(b"%b", finish)]
+    for index, record in records:
+        arguments += [b"%d" % index, record]
+    written = replies.next()
+    assert (written[0], written[2:]) == (b"EVALSHA", [b"2", b"p:{k}:meta", b"p:{k}:log", *arguments])
+    assert replies.next() is NOTHING
 
 
 async def test_trimming_counts_every_kind_of_record(harness: RedisHarness, backend: RedisBackend) -> None:

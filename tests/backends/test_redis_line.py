@@ -14,7 +14,7 @@ import servers
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.exceptions import InvalidResponse, RedisError
-from redis_support import RedisHarness, until
+from redis_support import RedisHarness, connected, until
 from streamhub_redis import line
 from streamhub_redis.pipeline import Pipeline
 from streamhub_redis.resp import NOTHING, PlainReplies, Replies, refused
@@ -187,6 +187,20 @@ async def test_replies_come_early_only_where_somebody_listens(harness: RedisHarn
         assert calls() == (pings, scripts + 1)
 
 
+async def test_who_listens_is_told_first_of_what_no_replica_confirms_too(harness: RedisHarness) -> None:
+    there = await harness.make()
+    writer = Writer(there.store, harness.unique_key())
+    await writer.open()
+    async with connected(f"{harness.url}&wait_replicas=1&wait_seconds=0.01") as here, there.store.changes() as feed:
+        await feed.follow(writer.key)
+        with harness.server.admin() as admin:
+            for number in range(3):
+                before = admin.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"]
+                (answer,) = await here.store.append([writer.item(b"x", first=number + 1)])
+                assert isinstance(answer, BackendUnavailableError)
+                assert admin.info("commandstats")["cmdstat_ping"]["calls"] == before + 1
+
+
 class Odd:
     """A server that answers each byte with what a test wants it to say, and the way to it."""
 
@@ -272,9 +286,9 @@ async def test_reply_that_nobody_asked_for_is_nobodys(odd: Odd, pipeline: Pipeli
 async def test_reply_that_came_before_the_question_is_no_answer(odd: Odd, pipeline: Pipeline) -> None:
     odd.says = [b":1\r\n:666\r\n", b":2\r\n"]
     odd.go.clear()
-    first = asyncio.create_task(pipeline.run([b"?"]))
+    first = pipeline.run([b"?"])
     await until(lambda: odd.asked == 1)
-    second = asyncio.create_task(pipeline.run([b"?"]))
+    second = pipeline.run([b"?"])
     await asyncio.sleep(0)
     odd.go.set()
     assert await asyncio.gather(first, second) == [[1], [2]]
@@ -284,9 +298,9 @@ async def test_reply_that_came_before_the_question_is_no_answer(odd: Odd, pipeli
 async def test_calls_that_come_while_others_wait_go_out_together(odd: Odd, pipeline: Pipeline) -> None:
     odd.says = [b":1\r\n", b":2\r\n", b":3\r\n", b":4\r\n"]
     odd.go.clear()
-    first = asyncio.create_task(pipeline.run([b"?", b"?"]))
+    first = pipeline.run([b"?", b"?"])
     await until(lambda: odd.asked == 1)
-    others = [asyncio.create_task(pipeline.run([b"?"])) for _ in range(3)]
+    others = [pipeline.run([b"?"]) for _ in range(3)]
     await asyncio.sleep(0)
     others[1].cancel()
     odd.go.set()
@@ -298,9 +312,9 @@ async def test_calls_that_come_while_others_wait_go_out_together(odd: Odd, pipel
 async def test_confirmation_is_for_those_who_want_it(odd: Odd, pipeline: Pipeline) -> None:
     odd.says = [b":0\r\n", b":1\r\n", b":2\r\n", b":3\r\n", b":9\r\n"]
     odd.go.clear()
-    calls = [asyncio.create_task(pipeline.run([b"?"]))]
+    calls = [pipeline.run([b"?"])]
     await until(lambda: odd.asked == 1)
-    calls += [asyncio.create_task(pipeline.run([b"?"], confirmed=confirmed)) for confirmed in (True, False, True)]
+    calls += [pipeline.run([b"?"], confirmed=confirmed) for confirmed in (True, False, True)]
     await asyncio.sleep(0)
     odd.go.set()
     assert await asyncio.gather(*calls) == [[0], [1, 9], [2], [3, 9]]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trustme
-from http1_wire import GET, App, Call, connected, echo, post, speaking
+from http1_wire import GET, App, Behaviour, Call, connected, echo, post, speaking
 from web_server import PATIENCE_SECONDS, serving, until
 
 from streamhub.web.server.exchange import Exchange
@@ -368,6 +368,37 @@ async def test_application_that_does_not_end_is_cancelled_and_the_client_told() 
         reply = await wire.reply()
         assert (reply.status, reply.headers["connection"], await wire.rest()) == (503, "close", b"")
     assert len(gate.app.calls) == 1
+
+
+class Known(Http1):
+    """Tells which tasks the server knows of."""
+
+    tasks: set[asyncio.Task[None]]
+
+    def __init__(self, *, server_state: Any, **rest: Any) -> None:
+        super().__init__(server_state=server_state, **rest)
+        Known.tasks = server_state.tasks
+
+
+@pytest.mark.parametrize("behaviour", [echo, Call.read], ids=["answered", "failed"])
+async def test_request_that_is_over_is_forgotten(behaviour: Behaviour) -> None:
+    async with speaking(App(behaviour), *([post(b"hello")] * 3), http=Known) as wire:
+        await wire.reply()
+        await until(lambda: not Known.tasks)
+
+
+async def test_request_is_known_for_as_long_as_its_application_runs() -> None:
+    ends = asyncio.Event()
+
+    async def go_on(call: Call) -> None:
+        await call.answer()
+        await ends.wait()
+
+    async with speaking(App(go_on), GET, http=Known) as wire:
+        assert (await wire.reply()).body == b"ok"
+        assert len(Known.tasks) == 1
+        ends.set()
+        await until(lambda: not Known.tasks)
 
 
 async def test_client_that_is_frozen_does_not_hold_the_server() -> None:

@@ -2,14 +2,14 @@
 --
 -- KEYS  meta, log
 -- ARGV  generation
+--       channel's suffix
+--       end as JSON, or empty
+--       metadata as JSON, or empty
 --       index of the chunk before its first one
 --       index of its last chunk; the same for an end alone
 --       nonce
 --       bytes of its chunks
 --       hint: published with the records behind it; empty to publish nothing but that there is something
---       channel's suffix
---       end as JSON, or empty
---       metadata as JSON, or empty
 --       then, for each record: index of its last chunk, record; none for an end alone
 -- Returns 1 if it is stored now, or was already, 2 if somebody here was told of it; otherwise why not:
 --   {missing} {deleted} {expired} {format, found} {stale, generation} {behind, generation} {ended, end, run}
@@ -33,8 +33,8 @@ local function carries(entry, nonce)
 end
 
 local meta, log = KEYS[1], KEYS[2]
-local generation, before, last, nonce, size = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local hint, suffix, finish, metadata = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local generation, suffix, finish, metadata = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local before, last, nonce, size, hint = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local RECORDS = 10
 
 local found = redis.call('HMGET', meta,

@@ -40,23 +40,23 @@ def messages_in(body: bytes, *, is_json: bool) -> tuple[bytes, ...]:
         return ()
     if not is_json:
         return (body,)
+    body = body.strip(b" \t\n\r")
     try:
         text = body.decode("utf-8")
-        start = _after_space(text, 0)
-        if text.startswith("[", start):
-            return _elements(text, start)
-        _, end = _DECODER.raw_decode(text, start)
+        if text.startswith("["):
+            return _elements(text)
+        _, end = _DECODER.raw_decode(text)
         _expect_end(text, end)
     except (ValueError, RecursionError) as exc:
         if isinstance(exc, (BadBodyError, TooManyMessagesError)):
             raise
         raise BadBodyError("the body is not JSON") from None
-    return (body.strip(b" \t\n\r"),)
+    return (body,)
 
 
-def _elements(text: str, start: int) -> tuple[bytes, ...]:
+def _elements(text: str) -> tuple[bytes, ...]:
     found: list[bytes] = []
-    at = _after_space(text, start + 1)
+    at = _after_space(text, 1)
     if text.startswith("]", at):
         _expect_end(text, at + 1)
         return ()
@@ -82,7 +82,8 @@ def _after_space(text: str, at: int) -> int:
 
 
 def _expect_end(text: str, at: int) -> None:
-    if at != len(text) and _after_space(text, at) != len(text):
+    """Raise if there is more; the text has no space at its end."""
+    if at < len(text):
         raise BadBodyError("the body is not JSON")
 
 

@@ -52,6 +52,9 @@ RESPONSE_HEADERS: tuple[str, ...] = (
 ONCE = frozenset(name.encode() for name in REQUEST_HEADERS if name != "if-none-match")
 """What a request may say only once: else two parts of an application may each believe another one."""
 
+OF_WRITES = ONCE - {b"content-type", b"authorization", b"stream-ttl", b"stream-expires-at"}
+"""What a write may say of itself, beside the content type; most say nothing."""
+
 FORK_HEADERS = (b"stream-forked-from", b"stream-fork-offset", b"stream-fork-sub-offset")
 
 SECURITY: tuple[Header, ...] = (

@@ -6,6 +6,7 @@ from streamhub.web.durable.admission import REASONS, Accept, Claim, Duplicate, R
 from streamhub.web.durable.bodies import BadBodyError, messages_in
 from streamhub.web.durable.headers import (
     CLOSED,
+    OF_WRITES,
     BadHeaderError,
     Given,
     Header,
@@ -26,7 +27,8 @@ def write_in(given: Given, body: bytes) -> tuple[Write, tuple[bytes, ...]]:
     Raises:
         BadHeaderError, BadBodyError, TooManyMessagesError: it is not one.
     """
-    close = closes(given)
+    plain = OF_WRITES.isdisjoint(given)
+    close = not plain and closes(given)
     media_type = None
     if body:
         content_type = content_type_in(given)
@@ -36,6 +38,8 @@ def write_in(given: Given, body: bytes) -> tuple[Write, tuple[bytes, ...]]:
     chunks = messages_in(body, is_json=media_type == "application/json")
     if not chunks and (body or not close):
         raise BadBodyError("there is nothing to append")
+    if plain:
+        return Write(media_type, len(chunks)), chunks
     expected = given.get(b"stream-expected-offset")
     write = Write(
         media_type,

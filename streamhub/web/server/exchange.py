@@ -64,16 +64,18 @@ class Exchange:
         line: the connection.
         scope: the request's head.
         ends: whether the client wants the connection to end with this response.
+        body: all of the request's body, if it is there.
     """
 
-    def __init__(self, line: Line, scope: Scope, *, ends: bool) -> None:
+    def __init__(self, line: Line, scope: Scope, *, ends: bool, body: bytes | None = None) -> None:
         self._line = line
         self._scope = scope
         self._ends = ends
         self._news: asyncio.Event | None = None  # for those that wait in ``receive``
         # The request's body: what has come and was not taken, whether it is whole, and whether that was told.
-        self._body: bytes | bytearray = b""
-        self._whole = self._told = False
+        self._body: bytes | bytearray = body or b""
+        self._whole = body is not None
+        self._told = False
         self._invited = False  # to send it, by 100
         self._gone = False  # the client, or what was still to come of the body
         # The response.

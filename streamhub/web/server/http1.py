@@ -131,11 +131,7 @@ class Http1(asyncio.Protocol):
         """Have a request answered whose head came before."""
         self._quiet_since = self._loop.time()
         scope = {**head.scope, "headers": [*head.headers], "state": self._app_state.copy()}
-        exchange = Exchange(self, scope, ends=False)
-        if body:
-            exchange.feed(body)
-        exchange.feed_end()
-        self._answer(exchange)
+        self._answer(Exchange(self, scope, ends=False, body=body))
 
     def _parse_new(self, data: bytes) -> None:
         """Parse the beginning of a request, and remember its head if that is all there is."""
