@@ -13,8 +13,9 @@ from streamhub.types import Metadata
 from streamhub_nats import marks
 from streamhub_nats.drafts import Draft
 from streamhub_nats.ledger import HEADER_BYTES, Message
+from streamhub_nats.recent import Recent
 from streamhub_nats.record import Opening, Record, read_opening, read_record, write_record
-from streamhub_nats.session import ATTEMPTS, Recent, Session
+from streamhub_nats.session import ATTEMPTS, Session
 from streamhub_nats.stamps import MILLISECOND
 from streamhub_nats.stored import Stored
 

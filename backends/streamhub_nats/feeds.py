@@ -46,7 +46,12 @@ class NatsChangeFeed:
     def receive(self, subject: str, message: Msg) -> None:
         """Take in a message."""
         key = self._keys.get(subject)
-        if key is not None and (change := read_hint(key, message)) is not None:
+        if key is None:
+            return
+        sequence = (message.headers or {}).get("Nats-Sequence", "")
+        if sequence.isdecimal():
+            self._session.streams.saw(self._session.names.stream(key), int(sequence))
+        if (change := read_hint(key, message)) is not None:
             self._inbox.put(change)
 
     def fail(self, error: StreamHubError | None) -> None:

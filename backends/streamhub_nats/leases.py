@@ -10,8 +10,9 @@ from streamhub.errors import BackendUnavailableError, LeaseHeldError
 from streamhub.types import Holder, Lease
 from streamhub_nats.concurrently import concurrently
 from streamhub_nats.ledger import Message, OvertakenError
+from streamhub_nats.recent import Recent
 from streamhub_nats.record import read_versioned
-from streamhub_nats.session import ATTEMPTS, Recent, Session
+from streamhub_nats.session import ATTEMPTS, Session
 from streamhub_nats.stamps import MILLISECOND, SECOND
 from streamhub_nats.stored import milliseconds
 

@@ -24,6 +24,7 @@ from streamhub_nats.faults import (
     refusal,
 )
 from streamhub_nats.flow import Flow
+from streamhub_nats.recent import Recent
 from streamhub_nats.stamps import nanoseconds
 
 _STATUS = "Status"
@@ -33,6 +34,9 @@ _DECODE = json.JSONDecoder().raw_decode
 _HARMLESS = ("STREAM.INFO.", "STREAM.MSG.GET.", "STREAM.CREATE.")
 _FIRST_PAUSE_SECONDS = 0.002
 _LONGEST_PAUSE_SECONDS = 0.05
+_SEEN = 4096
+# A leader that is cut off from the others believes for ten seconds that it still leads.
+_BELIEF_SECONDS = 20.0
 
 HEADER_BYTES = 512
 """What a message has besides its subject and its data, at most."""
@@ -82,7 +86,9 @@ class Ledger:
     """A JetStream stream, by its name. Reads see every write that was acknowledged before they began.
 
     With one replica, direct gets are answered by the one server that has it. With more, any of them answers those, so
-    what must be the newest is asked of the leader.
+    what must be the newest is asked of the leader. While the servers cannot reach each other, and for a moment
+    afterwards, that may be answered by one that leads no more, and has less: what this process has seen does not go
+    away by that.
     """
 
     def __init__(self, connection: Connection, name: str) -> None:
@@ -90,10 +96,50 @@ class Ledger:
         self.replicas = 1
         self._connection = connection
         self._flow = Flow()
+        self._seen: Recent[str, int] = Recent(_SEEN)  # the newest sequence number of a subject, as far as known here
+        self._newest = 0  # of all subjects
+        self._behind_since = math.inf
+
+    def saw(self, subject: str, sequence: int) -> None:
+        """Note that a message of a subject has been stored."""
+        if self.replicas > 1 and sequence > (self._seen.get(subject) or 0):
+            self._seen.put(subject, sequence)
+            self._newest = max(self._newest, sequence)
 
     async def last(self, subject: str) -> Message | None:
-        """Return the newest message of a subject."""
+        """Return the newest message of a subject.
+
+        Raises:
+            BackendUnavailableError: whoever answers has less than this process has seen.
+        """
+        seen = self._seen.get(subject) or 0
+        message = await self._last(subject)
+        if seen > (0 if message is None else message.sequence):
+            await self._check_complete()
+            message = await self._last(subject)
+            if self._seen.get(subject) == seen:
+                self._seen.drop(subject)  # if it is still away, it has been removed
+        if message is not None:
+            self.saw(subject, message.sequence)
+        return message
+
+    async def _last(self, subject: str) -> Message | None:
         return await self._get({"last_by_subj": subject}, newest=True)
+
+    async def _check_complete(self) -> None:
+        """Raise ``BackendUnavailableError`` if whoever answers for the leader has not all that this process has seen.
+
+        If that lasts for longer than anybody can take himself for the leader, the store has gone back.
+        """
+        found = await self.information()
+        now = time.monotonic()
+        if found is not None and found["state"]["last_seq"] >= self._newest:
+            self._behind_since = math.inf
+            return
+        self._behind_since = min(self._behind_since, now)
+        if now - self._behind_since < _BELIEF_SECONDS:
+            raise BackendUnavailableError(f"the server that answers for {self.name} has less than was read before")
+        self._seen, self._newest, self._behind_since = Recent(_SEEN), 0, math.inf
 
     async def at(self, sequence: int) -> Message | None:
         """Return the message of a sequence number; None if it is not there."""
@@ -183,7 +229,7 @@ class Ledger:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             channel = await self._connection.channel()
-            sequence = await self.written(channel, channel.begin(subject, data, headers))
+            sequence = await self.written(channel, subject, channel.begin(subject, data, headers))
             if sequence:
                 return sequence
             if time.monotonic() > deadline:
@@ -200,9 +246,9 @@ class Ledger:
             return None
         # Every subscriber reads each header again. Whether this is the JetStream stream meant, the answer says as well.
         headers = {_EXPECTED_LAST: str(after)}
-        return partial(self.written, channel, channel.begin(subject, data, headers))
+        return partial(self.written, channel, subject, channel.begin(subject, data, headers))
 
-    async def written(self, channel: Channel, call: Call) -> int:
+    async def written(self, channel: Channel, subject: str, call: Call) -> int:
         """Return the sequence number of what was begun to be written, or raise as ``write`` does.
 
         It is 0 if nothing was written, and nothing decided: replicas have not decided yet about an earlier write.
@@ -213,6 +259,7 @@ class Ledger:
             if answer["stream"] != self.name:
                 self._connection.doubt()
                 raise BackendUnavailableError(f"{self._where(channel)} is gone: {answer['stream']} has its subjects")
+            self.saw(subject, int(answer["seq"]))
             return int(answer["seq"])
         code = error.get("err_code")
         if code == WRONG_LAST_SEQUENCE:

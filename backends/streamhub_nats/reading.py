@@ -15,8 +15,9 @@ from streamhub_nats.chain import Chain, crowded
 from streamhub_nats.concurrently import concurrently
 from streamhub_nats.drafts import Draft
 from streamhub_nats.ledger import Message, OvertakenError
+from streamhub_nats.recent import Recent
 from streamhub_nats.record import Record, read_record
-from streamhub_nats.session import ATTEMPTS, Recent
+from streamhub_nats.session import ATTEMPTS
 from streamhub_nats.stored import Stored, milliseconds
 
 _BATCH = 512

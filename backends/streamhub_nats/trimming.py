@@ -11,8 +11,8 @@ from streamhub.types import Append, Retention
 from streamhub_nats.chain import Chain, crowded
 from streamhub_nats.concurrently import concurrently
 from streamhub_nats.ledger import OvertakenError
+from streamhub_nats.recent import Recent
 from streamhub_nats.record import Record, read_record
-from streamhub_nats.session import Recent
 from streamhub_nats.stored import Stored
 
 _EDGES = 256

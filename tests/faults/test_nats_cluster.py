@@ -15,7 +15,7 @@ from nats_faults import harness_on
 from nats_servers import NatsCluster, clustered
 from ports import free_port
 from proxy import Proxy, proxied
-from streamhub_nats import NatsBackend
+from streamhub_nats import NatsBackend, ledger
 from test_nats_faults import begun, steal
 from work import assert_whole
 
@@ -23,7 +23,7 @@ from streamhub import BackendUnavailableError, Hub
 from streamhub.conformance import UrlHarness
 from streamhub.conformance.drive import reading, replay, soon, words
 from streamhub.conformance.writer import append, read_all
-from streamhub.types import Retention
+from streamhub.types import Read, Retention
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -127,6 +127,55 @@ async def test_without_a_majority_calls_end_and_work_goes_on_when_it_is_back(clu
                 except BackendUnavailableError:
                     await asyncio.sleep(0.2)
         assert await read_all(backend.store, writer.key) == [b"a", b"b"]
+
+
+async def test_server_that_has_less_than_was_seen_is_not_believed(cluster: NatsCluster) -> None:
+    async with harness_on(cluster.url, **REPLICATED) as harness:
+        backend = await harness.make()
+        writer = await begun(backend, harness.unique_key())
+        await writer.append(b"first")
+        streams, subject = backend._session.streams, backend._session.names.stream(writer.key)
+        newest = await streams.last(subject)
+        assert newest is not None
+
+        streams.saw(subject, newest.sequence + 1)
+        (page,) = await backend.store.read([Read(writer.key, 0)])
+        assert isinstance(page, BackendUnavailableError)
+        assert "has less than was read before" in str(page)
+
+        await begun(backend, harness.unique_key())  # now it has more: what it has not of the other stream is gone
+        assert await read_all(backend.store, writer.key) == [b"first"]
+
+
+async def test_store_that_has_gone_back_is_believed_in_the_end(
+    cluster: NatsCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_BELIEF_SECONDS", 1.0)
+    async with harness_on(cluster.url, **REPLICATED) as harness:
+        backend = await harness.make()
+        writer = await begun(backend, harness.unique_key())
+        await writer.append(b"first")
+        backend._session.streams.saw(backend._session.names.stream(writer.key), 2**60)
+        since = time.monotonic()
+        async with asyncio.timeout(PATIENCE):
+            while isinstance((await backend.store.read([Read(writer.key, 0)]))[0], BackendUnavailableError):
+                await asyncio.sleep(0.05)
+        assert time.monotonic() - since >= 1.0
+        assert await read_all(backend.store, writer.key) == [b"first"]
+
+
+async def test_what_is_stored_here_or_told_of_counts_as_seen(cluster: NatsCluster) -> None:
+    async with harness_on(cluster.url, **REPLICATED) as harness:
+        here, there = await harness.make(), await harness.make()
+        writer = await begun(here, harness.unique_key())
+        told, subject = there._session.streams, there._session.names.stream(writer.key)
+        async with there.store.changes() as feed:
+            await feed.follow(writer.key)
+            await writer.append(b"second")
+            await soon(anext(aiter(feed)), PATIENCE)
+        newest = await here._session.streams._last(subject)
+        assert newest is not None
+        assert here._session.streams._seen.get(subject) == told._seen.get(subject) == newest.sequence
 
 
 @asynccontextmanager
