@@ -18,12 +18,13 @@ WRITE_IN_PROGRESS = 10164
 STREAM_NOT_FOUND = 10059
 MESSAGE_NOT_FOUND = 10037
 SEQUENCE_NOT_FOUND = 10043
+TOO_FEW_SERVERS = 10005
 
 _PASSING = {
     10002: "the account has reached its limits: raise them, or let streams live shorter",
     10003: "the cluster cannot be asked now",
     10004: "it is not able to now",
-    10005: "too few servers can hold the replicas",
+    TOO_FEW_SERVERS: "too few servers can hold the replicas",
     10008: "JetStream is not ready",
     10009: "it has no leader now",
     10023: "it has no room left: give it disk or memory, or let streams live shorter",

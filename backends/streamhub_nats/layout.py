@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from streamhub.errors import BackendUnavailableError, ConfigError
 from streamhub_nats.channel import Channel
-from streamhub_nats.faults import STREAM_NOT_FOUND
+from streamhub_nats.faults import STREAM_NOT_FOUND, TOO_FEW_SERVERS
 from streamhub_nats.ledger import Ledger
 from streamhub_nats.names import Names
 from streamhub_nats.options import NatsOptions
@@ -82,27 +82,35 @@ async def prepare(ledger: Ledger, fields: Mapping[str, Any], options: NatsOption
         BackendUnavailableError: JetStream does not answer.
     """
     name = ledger.name
-    found = await ledger.call(f"STREAM.INFO.{name}", {}, may_miss=STREAM_NOT_FOUND, channel=channel)
+    found = await ledger.call(f"STREAM.INFO.{name}", {}, may_miss=(STREAM_NOT_FOUND,), channel=channel)
     if found is None and not options.create:
         raise ConfigError(f"{channel.where} has no JetStream stream {name!r}, and create=false: create it first")
     if found is None:
-        wish = {"name": name, **_creating(ledger, fields, options)}
-        found = await ledger.call(f"STREAM.CREATE.{name}", wish, may_miss=_NAME_IN_USE, channel=channel)
-    if found is None:  # another process has been quicker, perhaps with other options
-        found = await _appeared(ledger, options, channel)
+        found = await _made(ledger, fields, options, channel)
     _check(name, found["config"], fields, options)
     ledger.replicas = found["config"].get("num_replicas", 1)
 
 
-async def _appeared(ledger: Ledger, options: NatsOptions, channel: Channel) -> dict[str, Any]:
-    """Return what is known of a stream whose name is taken: a cluster shows it once a majority has agreed to it."""
+async def _made(ledger: Ledger, fields: Mapping[str, Any], options: NatsOptions, channel: Channel) -> dict[str, Any]:
+    """Create a JetStream stream, and return what is known of it.
+
+    Another process may be quicker, perhaps with other options: a cluster shows what it has made once a majority has
+    agreed to it. A cluster that has just been started may have too few servers at first.
+    """
+    name = ledger.name
+    wish = {"name": name, **_creating(ledger, fields, options)}
     deadline = time.monotonic() + options.timeout_seconds
     while True:
-        found = await ledger.call(f"STREAM.INFO.{ledger.name}", {}, may_miss=STREAM_NOT_FOUND, channel=channel)
+        passing = (_NAME_IN_USE, TOO_FEW_SERVERS)
+        found = await ledger.call(f"STREAM.CREATE.{name}", wish, may_miss=passing, channel=channel)
+        if found is None:
+            found = await ledger.call(f"STREAM.INFO.{name}", {}, may_miss=(STREAM_NOT_FOUND,), channel=channel)
         if found is not None:
             return found
         if time.monotonic() > deadline:
-            raise BackendUnavailableError(f"{channel.where} has not made the JetStream stream {ledger.name!r} yet")
+            raise BackendUnavailableError(
+                f"{channel.where} has not made the JetStream stream {name!r} yet: it may have too few servers"
+            )
         await asyncio.sleep(_PAUSE_SECONDS)
 
 

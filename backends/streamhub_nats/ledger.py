@@ -7,7 +7,7 @@ import base64
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -165,7 +165,7 @@ class Ledger:
         return self._message(channel, answer)
 
     async def _get_from_leader(self, query: dict[str, Any]) -> Message | None:
-        answer = await self.call(f"STREAM.MSG.GET.{self.name}", query, may_miss=MESSAGE_NOT_FOUND)
+        answer = await self.call(f"STREAM.MSG.GET.{self.name}", query, may_miss=(MESSAGE_NOT_FOUND,))
         if answer is None:
             return None
         found = answer["message"]
@@ -288,11 +288,11 @@ class Ledger:
     async def erase(self, sequence: int) -> None:
         """Remove a message; harmless when it is gone."""
         query = {"seq": sequence, "no_erase": True}
-        await self.call(f"STREAM.MSG.DELETE.{self.name}", query, may_miss=SEQUENCE_NOT_FOUND)
+        await self.call(f"STREAM.MSG.DELETE.{self.name}", query, may_miss=(SEQUENCE_NOT_FOUND,))
 
     async def information(self) -> dict[str, Any] | None:
         """Return what the server says of it; None if it does not exist."""
-        return await self.call(f"STREAM.INFO.{self.name}", {}, may_miss=STREAM_NOT_FOUND)
+        return await self.call(f"STREAM.INFO.{self.name}", {}, may_miss=(STREAM_NOT_FOUND,))
 
     async def subjects(self, pattern: str) -> AsyncIterator[str]:
         """Yield the subjects that have messages."""
@@ -310,9 +310,9 @@ class Ledger:
             offset += len(found)
 
     async def call(
-        self, endpoint: str, query: dict[str, Any], *, may_miss: int | None = None, channel: Channel | None = None
+        self, endpoint: str, query: dict[str, Any], *, may_miss: Collection[int] = (), channel: Channel | None = None
     ) -> dict[str, Any] | None:
-        """Call the JetStream API; None for the error that ``may_miss`` names."""
+        """Call the JetStream API; None for an error that ``may_miss`` names."""
         channel = channel or await self._connection.channel()
         question = f"{self._connection.api}.{endpoint}", json.dumps(query).encode()
         (answer,) = await channel.ask(*question, repeat=endpoint.startswith(_HARMLESS))
@@ -325,7 +325,7 @@ class Ledger:
         if error is None:
             return found
         code = error.get("err_code")
-        if code == may_miss:
+        if code in may_miss:
             return None
         if code == STREAM_NOT_FOUND:
             self._connection.doubt()

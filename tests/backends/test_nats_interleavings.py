@@ -15,6 +15,7 @@ from nats.errors import AuthorizationError, Error
 from nats_servers import started
 from nats_support import begun, connected, own_namespace, paused_call
 from streamhub_nats import NatsBackend, clock, faults
+from streamhub_nats.ledger import Ledger
 
 from streamhub import BackendUnavailableError, ConfigError, HubClosedError, InvalidOffsetError, StaleGenerationError
 from streamhub.conformance import UrlHarness
@@ -30,6 +31,28 @@ GREATEST = 2**63 - 1
 async def harness() -> AsyncIterator[UrlHarness]:
     async with own_namespace() as harness:
         yield harness
+
+
+# -- Making the streams ------------------------------------------------------------------------------------------------
+
+
+async def test_streams_are_made_once_a_cluster_has_enough_servers(
+    harness: UrlHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refused = Ledger.call, 0
+
+    async def call(ledger: Ledger, endpoint: str, *args: Any, **more: Any) -> dict[str, Any] | None:
+        nonlocal refused
+        if endpoint.startswith("STREAM.CREATE.") and refused < 3:
+            refused += 1
+            assert faults.TOO_FEW_SERVERS in more["may_miss"]
+            return None
+        return await real(ledger, endpoint, *args, **more)
+
+    monkeypatch.setattr(Ledger, "call", call)
+    backend = await harness.make()
+    assert refused == 3
+    assert await read_all(backend.store, (await begun(backend, harness.unique_key())).key) == [b"first"]
 
 
 # -- Numbers -----------------------------------------------------------------------------------------------------------
