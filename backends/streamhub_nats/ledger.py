@@ -98,7 +98,7 @@ class Ledger:
         self._flow = Flow()
         self._seen: Recent[str, int] = Recent(_SEEN)  # the newest sequence number of a subject, as far as known here
         self._newest = 0  # of all subjects
-        self._behind_since = math.inf
+        self._doubted: Recent[str, float] = Recent(_SEEN)  # since when less than that has been answered
 
     def saw(self, subject: str, sequence: int) -> None:
         """Note that a message of a subject has been stored."""
@@ -115,10 +115,11 @@ class Ledger:
         seen = self._seen.get(subject) or 0
         message = await self._last(subject)
         if seen > (0 if message is None else message.sequence):
-            await self._check_complete()
+            await self._check_complete(subject)
             message = await self._last(subject)
             if self._seen.get(subject) == seen:
                 self._seen.drop(subject)  # if it is still away, it has been removed
+        self._doubted.drop(subject)
         if message is not None:
             self.saw(subject, message.sequence)
         return message
@@ -126,20 +127,20 @@ class Ledger:
     async def _last(self, subject: str) -> Message | None:
         return await self._get({"last_by_subj": subject}, newest=True)
 
-    async def _check_complete(self) -> None:
+    async def _check_complete(self, subject: str) -> None:
         """Raise ``BackendUnavailableError`` if whoever answers for the leader has not all that this process has seen.
 
         If that lasts for longer than anybody can take himself for the leader, the store has gone back.
         """
         found = await self.information()
-        now = time.monotonic()
         if found is not None and found["state"]["last_seq"] >= self._newest:
-            self._behind_since = math.inf
             return
-        self._behind_since = min(self._behind_since, now)
-        if now - self._behind_since < _BELIEF_SECONDS:
+        now = time.monotonic()
+        since = self._doubted.get(subject) or now
+        self._doubted.put(subject, since)
+        if now - since < _BELIEF_SECONDS:
             raise BackendUnavailableError(f"the server that answers for {self.name} has less than was read before")
-        self._seen, self._newest, self._behind_since = Recent(_SEEN), 0, math.inf
+        self._seen, self._newest = Recent(_SEEN), 0
 
     async def at(self, sequence: int) -> Message | None:
         """Return the message of a sequence number; None if it is not there."""

@@ -147,6 +147,23 @@ async def test_server_that_has_less_than_was_seen_is_not_believed(cluster: NatsC
         assert await read_all(backend.store, writer.key) == [b"first"]
 
 
+async def test_doubts_about_a_server_do_not_add_up(cluster: NatsCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with harness_on(cluster.url, **REPLICATED) as harness:
+        backend = await harness.make()
+        writer = await begun(backend, harness.unique_key())
+        streams, subject = backend._session.streams, backend._session.names.stream(writer.key)
+        since = time.monotonic()
+        for _ in range(3):
+            newest = await streams._last(subject)
+            assert newest is not None
+            streams.saw(subject, newest.sequence + 1)
+            (page,) = await backend.store.read([Read(writer.key, 0)])
+            assert isinstance(page, BackendUnavailableError)
+            await writer.append(b"x")  # what was seen is there
+            await read_all(backend.store, writer.key)
+            monkeypatch.setattr(ledger, "_BELIEF_SECONDS", (time.monotonic() - since) / 2)
+
+
 async def test_store_that_has_gone_back_is_believed_in_the_end(
     cluster: NatsCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
