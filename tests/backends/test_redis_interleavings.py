@@ -277,9 +277,9 @@ async def test_one_large_append_is_written_and_read_over_a_slow_link(encrypted: 
     chunk = b"z" * 16_000_000  # four seconds on this way, for one command and for one reply
     with redis_servers.started(servers.redis_binary("8.2")) as server:
         async with slow_way(server.port, 4e6, bytes_back=4e6, context=context if encrypted else None) as port:
-            url = f"redis://127.0.0.1:{port}/0?timeout_seconds=1.5"
+            url = f"redis://127.0.0.1:{port}/0?timeout_seconds=2.5"
             if encrypted:
-                url = f"rediss://localhost:{port}/0?timeout_seconds=1.5&ssl_ca_certs={CERTIFICATE}"
+                url = f"rediss://localhost:{port}/0?timeout_seconds=2.5&ssl_ca_certs={CERTIFICATE}"
             async with connected(url) as backend:
                 writer = Writer(backend.store, "key")
                 await writer.open()
