@@ -22,7 +22,7 @@ from work import assert_whole
 from streamhub import BackendUnavailableError, Hub
 from streamhub.conformance import UrlHarness
 from streamhub.conformance.drive import reading, replay, soon, words
-from streamhub.conformance.writer import append, read_all
+from streamhub.conformance.writer import Writer, append, read_all
 from streamhub.types import Read, Retention
 
 pytestmark = pytest.mark.timeout(300)
@@ -129,10 +129,21 @@ async def test_without_a_majority_calls_end_and_work_goes_on_when_it_is_back(clu
         assert await read_all(backend.store, writer.key) == [b"a", b"b"]
 
 
+async def settled(backend: NatsBackend, key: str) -> Writer:
+    """Begin a stream, once the servers have done with electing leaders for what they have just made."""
+    async with asyncio.timeout(PATIENCE):
+        for number in itertools.count():
+            try:
+                return await begun(backend, f"{key}-{number}")
+            except BackendUnavailableError:
+                await asyncio.sleep(0.1)
+    raise AssertionError
+
+
 async def test_server_that_has_less_than_was_seen_is_not_believed(cluster: NatsCluster) -> None:
     async with harness_on(cluster.url, **REPLICATED) as harness:
         backend = await harness.make()
-        writer = await begun(backend, harness.unique_key())
+        writer = await settled(backend, harness.unique_key())
         await writer.append(b"first")
         streams, subject = backend._session.streams, backend._session.names.stream(writer.key)
         newest = await streams.last(subject)
@@ -143,14 +154,14 @@ async def test_server_that_has_less_than_was_seen_is_not_believed(cluster: NatsC
         assert isinstance(page, BackendUnavailableError)
         assert "has less than was read before" in str(page)
 
-        await begun(backend, harness.unique_key())  # now it has more: what it has not of the other stream is gone
+        await settled(backend, harness.unique_key())  # now it has more: what it has not of the other stream is gone
         assert await read_all(backend.store, writer.key) == [b"first"]
 
 
 async def test_doubts_about_a_server_do_not_add_up(cluster: NatsCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     async with harness_on(cluster.url, **REPLICATED) as harness:
         backend = await harness.make()
-        writer = await begun(backend, harness.unique_key())
+        writer = await settled(backend, harness.unique_key())
         streams, subject = backend._session.streams, backend._session.names.stream(writer.key)
         since = time.monotonic()
         for _ in range(3):
@@ -170,7 +181,7 @@ async def test_store_that_has_gone_back_is_believed_in_the_end(
     monkeypatch.setattr(ledger, "_BELIEF_SECONDS", 1.0)
     async with harness_on(cluster.url, **REPLICATED) as harness:
         backend = await harness.make()
-        writer = await begun(backend, harness.unique_key())
+        writer = await settled(backend, harness.unique_key())
         await writer.append(b"first")
         backend._session.streams.saw(backend._session.names.stream(writer.key), 2**60)
         since = time.monotonic()
@@ -184,7 +195,7 @@ async def test_store_that_has_gone_back_is_believed_in_the_end(
 async def test_what_is_stored_here_or_told_of_counts_as_seen(cluster: NatsCluster) -> None:
     async with harness_on(cluster.url, **REPLICATED) as harness:
         here, there = await harness.make(), await harness.make()
-        writer = await begun(here, harness.unique_key())
+        writer = await settled(here, harness.unique_key())
         told, subject = there._session.streams, there._session.names.stream(writer.key)
         async with there.store.changes() as feed:
             await feed.follow(writer.key)
