@@ -48,9 +48,7 @@ class NatsChangeFeed:
         key = self._keys.get(subject)
         if key is None:
             return
-        sequence = (message.headers or {}).get("Nats-Sequence", "")
-        if sequence.isdecimal():
-            self._session.streams.saw(self._session.names.stream(key), int(sequence))
+        self._session.streams.saw(self._session.names.stream(key), _sequence(message))
         if (change := read_hint(key, message)) is not None:
             self._inbox.put(change)
 
@@ -99,6 +97,14 @@ class NatsRequestFeed:
 
     def __aiter__(self) -> AsyncIterator[CancelRequest | None]:
         return self._inbox
+
+
+def _sequence(message: Msg) -> int:
+    """Return the sequence number of what was stored; 0 if somebody else has published it."""
+    try:
+        return int((message.headers or {})["Nats-Sequence"])
+    except (KeyError, ValueError):
+        return 0
 
 
 def read_hint(key: str, message: Msg) -> Change | None:

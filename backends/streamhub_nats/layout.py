@@ -101,8 +101,9 @@ async def _made(ledger: Ledger, fields: Mapping[str, Any], options: NatsOptions,
     wish = {"name": name, **_creating(ledger, fields, options)}
     deadline = time.monotonic() + options.timeout_seconds
     while True:
-        passing = (_NAME_IN_USE, TOO_FEW_SERVERS)
-        found = await ledger.call(f"STREAM.CREATE.{name}", wish, may_miss=passing, channel=channel)
+        found = await ledger.call(
+            f"STREAM.CREATE.{name}", wish, may_miss=(_NAME_IN_USE, TOO_FEW_SERVERS), channel=channel
+        )
         if found is None:
             found = await ledger.call(f"STREAM.INFO.{name}", {}, may_miss=(STREAM_NOT_FOUND,), channel=channel)
         if found is not None:

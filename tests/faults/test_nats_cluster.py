@@ -22,8 +22,9 @@ from work import assert_whole
 from streamhub import BackendUnavailableError, Hub
 from streamhub.conformance import UrlHarness
 from streamhub.conformance.drive import reading, replay, soon, words
+from streamhub.conformance.waiting import eventually
 from streamhub.conformance.writer import Writer, append, read_all
-from streamhub.types import Read, Retention
+from streamhub.types import Page, Read, Retention
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -131,13 +132,17 @@ async def test_without_a_majority_calls_end_and_work_goes_on_when_it_is_back(clu
 
 async def settled(backend: NatsBackend, key: str) -> Writer:
     """Begin a stream, once the servers have done with electing leaders for what they have just made."""
-    async with asyncio.timeout(PATIENCE):
-        for number in itertools.count():
-            try:
-                return await begun(backend, f"{key}-{number}")
-            except BackendUnavailableError:
-                await asyncio.sleep(0.1)
-    raise AssertionError
+    numbers = itertools.count()
+
+    async def attempt() -> Writer | None:
+        try:
+            return await begun(backend, f"{key}-{next(numbers)}")
+        except BackendUnavailableError:
+            return None
+
+    writer = await eventually(attempt, within=PATIENCE)
+    assert writer is not None
+    return writer
 
 
 async def test_server_that_has_less_than_was_seen_is_not_believed(cluster: NatsCluster) -> None:
@@ -185,9 +190,9 @@ async def test_store_that_has_gone_back_is_believed_in_the_end(
         await writer.append(b"first")
         backend._session.streams.saw(backend._session.names.stream(writer.key), 2**60)
         since = time.monotonic()
-        async with asyncio.timeout(PATIENCE):
-            while isinstance((await backend.store.read([Read(writer.key, 0)]))[0], BackendUnavailableError):
-                await asyncio.sleep(0.05)
+        await eventually(
+            lambda: backend.store.read([Read(writer.key, 0)]), lambda pages: isinstance(pages[0], Page), within=PATIENCE
+        )
         assert time.monotonic() - since >= 1.0
         assert await read_all(backend.store, writer.key) == [b"first"]
 
