@@ -261,8 +261,7 @@ class LeaseHeldError(StreamHubError):
 class LeaseLostError(StreamHubError):
     """This producer's lease is lost, or given back because its block was left; it writes nothing more."""
 
-    def __init__(self, key: str, *, generation: int, left: bool = False) -> None:
-        why = "was given back when its block was left: send inside" if left else "is lost: another may have taken over"
+    def __init__(self, key: str, *, generation: int, why: str = "is lost: another may have taken over") -> None:
         super().__init__(f"the lease of stream {key!r} (generation {generation}) {why}")
         self.key = key
         self.generation = generation

@@ -28,6 +28,7 @@ class HeldLease:
     def __init__(self, lease: Lease, sent: float) -> None:
         self.lease = lease
         self.lost: LeaseLostError | None = None
+        self.unrenewed: Exception | None = None  # what the last renewal raised, unless it succeeded
         self.on_lost: Callable[[LeaseLostError], None] | None = None
         self.renew_at: float = 0.0
         self.touch_seconds: float = 0.0  # how often the stream's life is extended; 0 until it is open
@@ -37,6 +38,7 @@ class HeldLease:
 
     def renewed(self, sent: float) -> None:
         """Note a successful renewal that was sent at ``sent``, on the monotonic clock."""
+        self.unrenewed = None
         self._deadline = sent + self.lease.ttl_seconds
         self.renew_at = sent + self.lease.ttl_seconds / 3
 
@@ -55,7 +57,11 @@ class HeldLease:
     def lose(self) -> None:
         """Declare the lease lost and tell its producer, once."""
         if self.lost is None:
-            self.lost = LeaseLostError(self.lease.key, generation=self.lease.generation)
+            why = "is lost: another may have taken over"
+            if time.monotonic() >= self._deadline:
+                what = "none was answered yet" if self.unrenewed is None else repr(self.unrenewed)
+                why += f", for no renewal came through within {self.lease.ttl_seconds:g} s ({what})"
+            self.lost = LeaseLostError(self.lease.key, generation=self.lease.generation, why=why)
             if self.on_lost is not None:
                 self.on_lost(self.lost)
 
@@ -134,6 +140,7 @@ class LeaseKeeper:
             if not isinstance(exc, (BackendUnavailableError, TimeoutError)):
                 logger.exception("renew raised what no backend may raise")
             for held in due:  # unknown, not lost: ask again soon
+                held.unrenewed = exc
                 held.renew_at = time.monotonic() + min(self.ttl_seconds / 10, 1.0)
             return
         for held, owned in zip(due, answers, strict=True):

@@ -152,7 +152,8 @@ class Producer:
 
     def _stopped(self) -> StreamHubError:
         """Why nothing can be sent any more; after the block its lease is released."""
-        left = LeaseLostError(self.key, generation=self.generation, left=True)
+        why = "was given back when its block was left: send inside"
+        left = LeaseLostError(self.key, generation=self.generation, why=why)
         return self._stop.cause or self._lane.error or left
 
     def _check_loop(self) -> None:

@@ -46,6 +46,11 @@ class _Grant(NamedTuple):
         """Whether it is this lease."""
         return (self.generation, self.owner) == (lease.generation, lease.owner)
 
+    def left(self, now_ns: int) -> float:
+        """How many seconds it has left; not above 0: it has ended."""
+        # A clock that is known within a round trip may show less than when this was stored, but it is later than that.
+        return (self.expires_ns - max(now_ns, self.time_ns)) / SECOND
+
 
 class NatsLeases:
     """The leases of one namespace, by the server's clock."""
@@ -74,9 +79,8 @@ class NatsLeases:
             last = await self._last(key)
             now = await self._clock.now()
             generation = 0
-            if last is not None and now < last.expires_ns and last.generation > void:
+            if last is not None and (left := last.left(now)) > 0 and last.generation > void:
                 if last.owner != owner:
-                    left = max((last.expires_ns - now) / SECOND, 0.001)
                     raise LeaseHeldError(key, generation=last.generation, run=last.run, expires_in=left)
                 generation = last.generation if last.generation > above else 0
             # Never below the clock: a generation is never given twice, though nothing of a lease is kept.
@@ -139,7 +143,7 @@ class NatsLeases:
         if self._clock.latest <= grant.until_ms * MILLISECOND:
             return True
         last = await self._last(lease.key)
-        return last is not None and last.belongs_to(lease) and await self._clock.now() < last.expires_ns
+        return last is not None and last.belongs_to(lease) and last.left(await self._clock.now()) > 0
 
     async def release(self, lease: Lease) -> None:
         """Give the lease up; see ``LeaseManager.release``."""
@@ -166,8 +170,8 @@ class NatsLeases:
         last = await self._last(key)
         if last is None:
             return None
-        left = last.expires_ns - await self._clock.now()
-        return Holder(last.generation, last.run, left / SECOND) if left > 0 else None
+        left = last.left(await self._clock.now())
+        return Holder(last.generation, last.run, left) if left > 0 else None
 
 
 def _read(message: Message) -> _Grant:

@@ -17,7 +17,14 @@ from nats_support import begun, connected, own_namespace, paused_call
 from streamhub_nats import NatsBackend, clock, faults
 from streamhub_nats.ledger import Ledger
 
-from streamhub import BackendUnavailableError, ConfigError, HubClosedError, InvalidOffsetError, StaleGenerationError
+from streamhub import (
+    BackendUnavailableError,
+    ConfigError,
+    HubClosedError,
+    InvalidOffsetError,
+    LeaseHeldError,
+    StaleGenerationError,
+)
 from streamhub.conformance import UrlHarness
 from streamhub.conformance.drive import produce_all, replay, soon, words
 from streamhub.conformance.waiting import eventually
@@ -191,6 +198,22 @@ async def test_a_lease_is_free_at_once_though_the_clock_is_not_known_well(harnes
 
     assert list(await backend.leases.holders([key])) == [None]
     assert (await backend.leases.acquire(key, owner="p", run="r", ttl_seconds=60.0)).generation > lease.generation
+
+
+async def test_a_lease_has_never_more_time_than_it_was_given(harness: UrlHarness) -> None:
+    backend = await harness.make()
+    key = harness.unique_key()
+    await backend.leases.acquire(key, owner="o", run="r", ttl_seconds=60.0)
+    # As after a question that the server answered at once, and whose answer took ten seconds.
+    backend_session(backend).clocks[backend_session(backend).leases.name]._earliest -= 10_000_000_000
+
+    (holder,) = await backend.leases.holders([key])
+    with pytest.raises(LeaseHeldError) as held:
+        await backend.leases.acquire(key, owner="p", run="r", ttl_seconds=60.0)
+
+    assert holder is not None
+    assert holder.expires_in <= 60.0
+    assert held.value.expires_in <= 60.0
 
 
 async def test_one_of_many_asks_for_the_time(harness: UrlHarness, monkeypatch: pytest.MonkeyPatch) -> None:
